@@ -1,0 +1,71 @@
+//! Moving the write-ahead log into the database.
+
+use rusqlite::{Connection, ErrorCode};
+
+use crate::{Store, StoreError};
+
+/// How far a checkpoint goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// As far as readers allow, in nobody's way.
+    Passive,
+    /// All of it, and the log's file is cut to nothing: erased bytes are gone from it. Not done while a reader uses it.
+    Truncate,
+}
+
+/// What a checkpoint did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    /// Whether it went as far as its [`Kind`] says. If not, a reader or another checkpoint was in the way; try later.
+    pub complete: bool,
+    /// Pages in the log.
+    pub pages: u64,
+    /// Those of them that are in the database now.
+    pub moved: u64,
+}
+
+/// Runs checkpoints on a connection of its own, for a background thread: beside the writer, never in its way.
+#[derive(Debug)]
+pub struct Checkpointer {
+    connection: Connection,
+    /// Keeps the lock of the database.
+    _store: Store,
+}
+
+impl Checkpointer {
+    pub(crate) fn new(connection: Connection, store: Store) -> Self {
+        Self { connection, _store: store }
+    }
+
+    /// Runs one checkpoint. A good rhythm is [`Kind::Passive`] every 50 ms while there are writes.
+    ///
+    /// # Errors
+    /// What SQLite met: stop the node.
+    pub fn run(&mut self, kind: Kind) -> Result<Checkpoint, StoreError> {
+        run(&self.connection, kind)
+    }
+}
+
+pub(crate) fn run(connection: &Connection, kind: Kind) -> Result<Checkpoint, StoreError> {
+    let text = match kind {
+        Kind::Passive => PASSIVE,
+        Kind::Truncate => TRUNCATE,
+    };
+    let answer = connection.prepare_cached(text).and_then(|mut statement| {
+        statement.query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
+    });
+    match answer {
+        Ok((busy, pages, moved)) => Ok(Checkpoint {
+            complete: busy == 0 && pages == moved,
+            pages: u64::try_from(pages).unwrap_or(0),
+            moved: u64::try_from(moved).unwrap_or(0),
+        }),
+        Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+            Ok(Checkpoint { complete: false, pages: 0, moved: 0 })
+        }
+        Err(e) => Err(StoreError::doing("moving the write-ahead log into the database", &e)),
+    }
+}
+
+const PASSIVE: &str = "-- storage::checkpoint::passive\nPRAGMA wal_checkpoint(PASSIVE)";
+const TRUNCATE: &str = "-- storage::checkpoint::truncate\nPRAGMA wal_checkpoint(TRUNCATE)";
