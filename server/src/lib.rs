@@ -1,5 +1,10 @@
 //! server
 
+/// What is mounted.
+pub mod engine {
+    pub mod kv;
+}
+
 /// What the HTTP surface is made of.
 pub mod http {
     /// Durations as clients write them and Go prints them.
