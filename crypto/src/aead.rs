@@ -7,7 +7,7 @@
 //! The types say the same: a [`OnceKey`] is consumed by sealing.
 
 use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, Key, KeyInit, Nonce, Tag};
+use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
 use keyward_model::Secret;
 
 use crate::CryptoError;
@@ -37,7 +37,7 @@ impl OnceKey {
     pub(crate) fn seal(self, aad: &[u8], plaintext: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(plaintext);
-        let cipher = Aes256Gcm::new(&Key::<Aes256Gcm>::from(*self.0.expose()));
+        let cipher = Aes256Gcm::new(self.0.expose().into());
         match cipher.encrypt_inout_detached(&Nonce::from(NONCE), aad, (&mut out[start..]).into()) {
             Ok(tag) => out.extend_from_slice(&tag),
             Err(_) => *out = Vec::new(),
@@ -71,7 +71,7 @@ impl OnceKey {
     }
 
     fn open_in_place(&self, aad: &[u8], text: &mut [u8], tag: &[u8; TAG]) -> Result<(), CryptoError> {
-        let cipher = Aes256Gcm::new(&Key::<Aes256Gcm>::from(*self.0.expose()));
+        let cipher = Aes256Gcm::new(self.0.expose().into());
         cipher
             .decrypt_inout_detached(&Nonce::from(NONCE), aad, text.into(), &Tag::from(*tag))
             .map_err(|_| CryptoError::Integrity)

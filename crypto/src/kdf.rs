@@ -13,20 +13,12 @@ pub(crate) struct Prf(Locked<Hmac<Sha256>>);
 impl Prf {
     /// The function under `key`. A 32-byte key padded with zeros to the block length is what RFC 2104 prescribes.
     pub(crate) fn new(key: &[u8; 32]) -> Self {
-        let mut block = [0; 64];
-        block[..32].copy_from_slice(key);
-        let keyed = Hmac::new((&block).into());
-        block.zeroize();
-        Self(Locked::new(keyed))
+        Self(Locked::new(keyed(key)))
     }
 
     /// HMAC over the parts, one after the other. Callers make sure that the parts cannot be cut differently.
     pub(crate) fn tag(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = self.0.clone();
-        for part in parts {
-            mac.update(part);
-        }
-        mac.finalize().into_bytes().into()
+        tag(self.0.clone(), parts)
     }
 
     /// HKDF-Expand (RFC 5869 §2.3) to 32 bytes, with info = `label` ‖ `salt`: one HMAC, since 32 bytes are one block.
@@ -54,6 +46,26 @@ impl Prf {
     }
 }
 
+/// As [`Prf::derive`], for a key that is used once: on the stack, so that the hot path takes no lock.
+pub(crate) fn derive_once(key: &[u8; 32], label: &str, salt: &[u8; 32]) -> Secret<[u8; 32]> {
+    Secret::new(tag(keyed(key), &[label.as_bytes(), salt, &[1]]))
+}
+
+fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(key);
+    let keyed = Hmac::new((&block).into());
+    block.zeroize();
+    keyed
+}
+
+fn tag(mut mac: Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
 /// HKDF-SHA-256 (RFC 5869), extract and expand, to 32 bytes; for keys whose standard wants the whole of it.
 pub(crate) fn hkdf(salt: &[u8; 32], ikm: &[u8; 32], info: &[u8]) -> Secret<[u8; 32]> {
     let extracted = Secret::new(Prf::new(salt).tag(&[ikm]));
@@ -74,6 +86,7 @@ mod tests {
             let mut expected = [0; 32];
             Hkdf::<Sha256>::from_prk(&key).unwrap().expand(&[&b"row"[..], &salt].concat(), &mut expected).unwrap();
             prop_assert_eq!(*Prf::new(&key).derive("row", &salt).expose(), expected);
+            prop_assert_eq!(*derive_once(&key, "row", &salt).expose(), expected);
             Hkdf::<Sha256>::new(Some(&salt), &key).expand(&info, &mut expected).unwrap();
             prop_assert_eq!(*hkdf(&salt, &key, &info).expose(), expected);
         }

@@ -26,13 +26,15 @@ pub use versions::wrap_epoch;
 /// All keys of one data domain.
 pub struct Keyring {
     domain: Id,
-    /// By number, ascending. The last one is active.
-    epochs: Vec<Epoch>,
+    active: Epoch<EpochKey>,
+    /// By number, ascending, all below the active one; without a key where it was destroyed.
+    older: Vec<Epoch<Option<EpochKey>>>,
     base: LockedKey,
     token: LockedKey,
     state: LockedKey,
-    /// Input keys of references, by number from 1.
-    references: Vec<LockedKey>,
+    /// The input key of references that is in use, and those before it, by number from 1.
+    reference: LockedKey,
+    older_references: Vec<LockedKey>,
     tokens: Prf,
     accessors: Prf,
     sums: Prf,
@@ -41,11 +43,11 @@ pub struct Keyring {
 }
 
 /// One key-encryption key.
-struct Epoch {
+struct Epoch<K> {
     number: u32,
     created: Timestamp,
     uses: AtomicU64,
-    key: Option<EpochKey>,
+    key: K,
 }
 
 struct EpochKey {
@@ -80,18 +82,25 @@ pub struct EpochInfo {
 impl Keyring {
     /// A keyring with fresh keys and one epoch, number 1. `domain` is born with it and bound into everything it seals.
     pub fn generate(domain: Id, now: Timestamp, entropy: &dyn Entropy) -> Self {
-        let [base, token, state, reference] = [(); 4].map(|()| LockedKey::random(entropy));
-        let epoch = Epoch::new(1, now, 0, Some(LockedKey::random(entropy)));
-        Self::assemble(domain, vec![epoch], [base, token, state], vec![reference])
+        let [key, base, token, state, reference] = [(); 5].map(|()| LockedKey::random(entropy));
+        let active = Epoch::new(1, now, 0, EpochKey::new(key));
+        Self::assemble(domain, (active, Vec::new()), (reference, Vec::new()), [base, token, state])
     }
 
-    fn assemble(domain: Id, epochs: Vec<Epoch>, keys: [LockedKey; 3], references: Vec<LockedKey>) -> Self {
-        let [base, token, state] = keys;
+    /// Derives what is derived. Epochs and reference keys come as the one in use and those before it.
+    fn assemble(
+        domain: Id,
+        (active, older): (Epoch<EpochKey>, Vec<Epoch<Option<EpochKey>>>),
+        (reference, older_references): (LockedKey, Vec<LockedKey>),
+        [base, token, state]: [LockedKey; 3],
+    ) -> Self {
         let (from_token, from_state) = (Prf::new(&token), Prf::new(&state));
         Self {
             domain,
-            epochs,
-            references,
+            active,
+            older,
+            reference,
+            older_references,
             tokens: from_token.child("token"),
             accessors: from_token.child("accessor"),
             sums: from_state.child("sum"),
@@ -113,30 +122,25 @@ impl Keyring {
     /// Store the keyring durably before anything is sealed under the new epoch.
     pub fn rotate(&mut self, now: Timestamp, entropy: &dyn Entropy) -> u32 {
         // A keyring is never rotated 2^32 times; if it were, the number would stay and the newest key would win.
-        let number = self.active_epoch().saturating_add(1);
-        self.epochs.push(Epoch::new(number, now, 0, Some(LockedKey::random(entropy))));
+        let number = self.active.number.saturating_add(1);
+        let fresh = Epoch::new(number, now, 0, EpochKey::new(LockedKey::random(entropy)));
+        let Epoch { number: before, created, uses, key } = std::mem::replace(&mut self.active, fresh);
+        self.older.push(Epoch { number: before, created, uses, key: Some(key) });
         number
     }
 
     /// Every epoch there ever was, oldest first.
     pub fn epochs(&self) -> Vec<EpochInfo> {
-        let active = self.active_epoch();
-        let info = |epoch: &Epoch| EpochInfo {
-            number: epoch.number,
-            created: epoch.created,
-            state: match epoch.key {
-                None => EpochState::Destroyed,
-                Some(_) if epoch.number == active => EpochState::Active,
-                Some(_) => EpochState::DecryptOnly,
-            },
-            uses: epoch.uses.load(Ordering::Relaxed),
-        };
-        self.epochs.iter().map(info).collect()
+        let older = self.older.iter().map(|epoch| match epoch.key {
+            Some(_) => epoch.info(EpochState::DecryptOnly),
+            None => epoch.info(EpochState::Destroyed),
+        });
+        older.chain([self.active.info(EpochState::Active)]).collect()
     }
 
     /// The number of the epoch that seals.
     pub fn active_epoch(&self) -> u32 {
-        self.epochs.last().map_or(0, |epoch| epoch.number)
+        self.active.number
     }
 
     /// Destroys the key of an epoch: what it sealed is unreadable for ever once no stored keyring holds it any more.
@@ -145,11 +149,11 @@ impl Keyring {
     /// # Errors
     /// [`CryptoError::ActiveEpoch`] for the active one, [`CryptoError::UnknownEpoch`] for one that never was.
     pub fn destroy_epoch(&mut self, number: u32) -> Result<(), CryptoError> {
-        if number == self.active_epoch() {
+        if number == self.active.number {
             return Err(CryptoError::ActiveEpoch(number));
         }
-        let at = self.epochs.binary_search_by_key(&number, |epoch| epoch.number);
-        let epoch = at.ok().and_then(|at| self.epochs.get_mut(at)).ok_or(CryptoError::UnknownEpoch(number))?;
+        let at = self.older.binary_search_by_key(&number, |epoch| epoch.number);
+        let epoch = at.ok().and_then(|at| self.older.get_mut(at)).ok_or(CryptoError::UnknownEpoch(number))?;
         epoch.key = None;
         Ok(())
     }
@@ -181,48 +185,58 @@ impl Keyring {
 
     /// References of `tenant` under the newest reference epoch. Make them once and keep them.
     pub fn references(&self, tenant: &str) -> References {
-        self.references_of(tenant, self.reference_epoch()).unwrap_or_else(|| References::new(0, tenant, &self.base))
+        References::new(self.reference_epoch(), tenant, &self.reference)
     }
 
-    /// References of `tenant` under an older epoch, to resolve old events.
+    /// References of `tenant` under this epoch, to resolve old events; `None` if there never was such an epoch.
     pub fn references_of(&self, tenant: &str, epoch: u32) -> Option<References> {
-        let key = self.references.get(usize::try_from(epoch.checked_sub(1)?).ok()?)?;
+        let at = usize::try_from(epoch.checked_sub(1)?).ok()?;
+        let key = if epoch == self.reference_epoch() { &self.reference } else { self.older_references.get(at)? };
         Some(References::new(epoch, tenant, key))
     }
 
     /// The newest reference epoch, from 1.
     pub fn reference_epoch(&self) -> u32 {
-        self.references.len() as u32
+        self.older_references.len() as u32 + 1
     }
 
     /// Makes a new reference epoch and returns its number. Older ones stay, to resolve old events.
     pub fn rotate_references(&mut self, entropy: &dyn Entropy) -> u32 {
-        self.references.push(LockedKey::random(entropy));
+        let before = std::mem::replace(&mut self.reference, LockedKey::random(entropy));
+        self.older_references.push(before);
         self.reference_epoch()
     }
 
     /// The active epoch, counted as used once more.
-    fn sealing_epoch(&self) -> Option<(u32, &Prf)> {
-        let epoch = self.epochs.last()?;
-        epoch.uses.fetch_add(1, Ordering::Relaxed);
-        Some((epoch.number, &epoch.key.as_ref()?.prf))
+    fn sealing_epoch(&self) -> (u32, &Prf) {
+        self.active.uses.fetch_add(1, Ordering::Relaxed);
+        (self.active.number, &self.active.key.prf)
     }
 
     fn opening_epoch(&self, number: u32) -> Result<&Prf, CryptoError> {
-        let newest = self.epochs.last().filter(|epoch| epoch.number == number);
-        let found = newest.or_else(|| {
-            let at = self.epochs.binary_search_by_key(&number, |epoch| epoch.number).ok()?;
-            self.epochs.get(at)
-        });
-        let epoch = found.ok_or(CryptoError::UnknownEpoch(number))?;
+        if number == self.active.number {
+            return Ok(&self.active.key.prf);
+        }
+        let at = self.older.binary_search_by_key(&number, |epoch| epoch.number);
+        let epoch = at.ok().and_then(|at| self.older.get(at)).ok_or(CryptoError::UnknownEpoch(number))?;
         epoch.key.as_ref().map(|key| &key.prf).ok_or(CryptoError::DestroyedEpoch(number))
     }
 }
 
-impl Epoch {
-    fn new(number: u32, created: Timestamp, uses: u64, key: Option<LockedKey>) -> Self {
-        let key = key.map(|raw| EpochKey { prf: Prf::new(&raw), raw });
+impl<K> Epoch<K> {
+    fn new(number: u32, created: Timestamp, uses: u64, key: K) -> Self {
         Self { number, created, uses: AtomicU64::new(uses), key }
+    }
+
+    fn info(&self, state: EpochState) -> EpochInfo {
+        let (number, created, uses) = (self.number, self.created, self.uses.load(Ordering::Relaxed));
+        EpochInfo { number, created, state, uses }
+    }
+}
+
+impl EpochKey {
+    fn new(raw: LockedKey) -> Self {
+        Self { prf: Prf::new(&raw), raw }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use keyward_model::{Entropy, Id, Secret, SecretBytes, Timestamp};
 
-use super::{Epoch, Keyring};
+use super::{Epoch, EpochKey, Keyring};
 use crate::capsule::Capsule;
 use crate::memory::LockedKey;
 use crate::{CryptoError, RootKey};
@@ -32,25 +32,21 @@ impl Keyring {
 
     fn to_bytes(&self) -> SecretBytes {
         // Sized in full at once: growing would leave copies of keys behind.
-        let mut out = Vec::with_capacity(1 + 3 * 32 + 8 + 32 * self.references.len() + 53 * self.epochs.len());
+        let (references, epochs) = (self.older_references.len() + 1, self.older.len() + 1);
+        let mut out = Vec::with_capacity(1 + 3 * 32 + 8 + 32 * references + 53 * epochs);
         out.push(FORMAT);
         for key in [&self.base, &self.token, &self.state] {
             out.extend_from_slice(&**key);
         }
-        out.extend_from_slice(&(self.references.len() as u32).to_be_bytes());
-        for key in &self.references {
+        out.extend_from_slice(&(references as u32).to_be_bytes());
+        for key in self.older_references.iter().chain([&self.reference]) {
             out.extend_from_slice(&**key);
         }
-        out.extend_from_slice(&(self.epochs.len() as u32).to_be_bytes());
-        for epoch in &self.epochs {
-            out.extend_from_slice(&epoch.number.to_be_bytes());
-            out.extend_from_slice(&epoch.created.0.to_be_bytes());
-            out.extend_from_slice(&epoch.uses.load(Ordering::Relaxed).to_be_bytes());
-            out.push(epoch.key.is_some().into());
-            if let Some(key) = &epoch.key {
-                out.extend_from_slice(&*key.raw);
-            }
+        out.extend_from_slice(&(epochs as u32).to_be_bytes());
+        for epoch in &self.older {
+            write(&mut out, epoch, epoch.key.as_ref());
         }
+        write(&mut out, &self.active, Some(&self.active.key));
         Secret::new(out)
     }
 
@@ -59,14 +55,25 @@ impl Keyring {
             return Err(CryptoError::Malformed);
         }
         let keys = [from.key()?, from.key()?, from.key()?];
-        let references = (0..from.count()?).map(|_| from.key()).collect::<Result<Vec<_>, _>>()?;
-        let epochs = (0..from.count()?).map(|_| from.epoch()).collect::<Result<Vec<_>, _>>()?;
+        let mut references = (0..from.count()?).map(|_| from.key()).collect::<Result<Vec<_>, _>>()?;
+        let mut epochs = (0..from.count()?).map(|_| from.epoch()).collect::<Result<Vec<_>, _>>()?;
         let ascending = epochs.is_sorted_by(|a, b| a.number < b.number);
-        let active = epochs.last().is_some_and(|epoch| epoch.key.is_some());
-        if !ascending || !active || references.is_empty() || !from.0.is_empty() {
+        let (Some(reference), Some(active), true, []) = (references.pop(), epochs.pop(), ascending, from.0) else {
             return Err(CryptoError::Malformed);
-        }
-        Ok(Self::assemble(domain, epochs, keys, references))
+        };
+        let Epoch { number, created, uses, key: Some(key) } = active else { return Err(CryptoError::Malformed) };
+        let active = Epoch { number, created, uses, key };
+        Ok(Self::assemble(domain, (active, epochs), (reference, references), keys))
+    }
+}
+
+fn write<K>(out: &mut Vec<u8>, epoch: &Epoch<K>, key: Option<&EpochKey>) {
+    out.extend_from_slice(&epoch.number.to_be_bytes());
+    out.extend_from_slice(&epoch.created.0.to_be_bytes());
+    out.extend_from_slice(&epoch.uses.load(Ordering::Relaxed).to_be_bytes());
+    out.push(key.is_some().into());
+    if let Some(key) = key {
+        out.extend_from_slice(&*key.raw);
     }
 }
 
@@ -88,13 +95,13 @@ impl<'a> Reader<'a> {
         self.take().map(LockedKey::copy_of)
     }
 
-    fn epoch(&mut self) -> Result<Epoch, CryptoError> {
+    fn epoch(&mut self) -> Result<Epoch<Option<EpochKey>>, CryptoError> {
         let number = self.count()?;
         let created = Timestamp(i64::from_be_bytes(*self.take()?));
         let uses = u64::from_be_bytes(*self.take()?);
         let key = match self.take()? {
             [0] => None,
-            [1] => Some(self.key()?),
+            [1] => Some(EpochKey::new(self.key()?)),
             _ => return Err(CryptoError::Malformed),
         };
         Ok(Epoch::new(number, created, uses, key))

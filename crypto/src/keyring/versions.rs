@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq;
 use super::Keyring;
 use crate::CryptoError;
 use crate::aead::{OnceKey, SALT, SUITE, TAG, strip_header};
-use crate::kdf::Prf;
+use crate::kdf::derive_once;
 use crate::place::{Kind, Place};
 
 /// A value under a data key.
@@ -32,11 +32,10 @@ impl Keyring {
         let place = self.payload_place(secret, version);
         let data_key = Secret::new(self.hedge.hedge(entropy, "data key", [place.as_bytes(), plaintext]));
         let wrapped = self.wrap(secret, version, &data_key, entropy);
-        let keys = PayloadKeys::of(&data_key);
         let mut payload = Vec::with_capacity(2 + COMMITMENT + plaintext.len() + TAG);
         payload.extend_from_slice(&[SUITE, PAYLOAD]);
-        payload.extend_from_slice(&keys.commitment);
-        keys.sealing.seal(place.as_bytes(), plaintext, &mut payload);
+        payload.extend_from_slice(commitment(&data_key).expose());
+        OnceKey::new(data_key).seal(place.as_bytes(), plaintext, &mut payload);
         VersionBlob { wrapped, payload }
     }
 
@@ -55,11 +54,11 @@ impl Keyring {
     ) -> Result<SecretBytes, CryptoError> {
         let rest = strip_header(payload, PAYLOAD)?;
         let (stored, sealed) = rest.split_first_chunk::<COMMITMENT>().ok_or(CryptoError::Malformed)?;
-        let keys = PayloadKeys::of(&self.unwrap(secret, version, wrapped)?);
-        if !bool::from(keys.commitment.ct_eq(stored)) {
+        let data_key = self.unwrap(secret, version, wrapped)?;
+        if !bool::from(commitment(&data_key).expose().ct_eq(stored)) {
             return Err(CryptoError::Integrity);
         }
-        keys.sealing.open(self.payload_place(secret, version).as_bytes(), sealed)
+        OnceKey::new(data_key).open(self.payload_place(secret, version).as_bytes(), sealed)
     }
 
     /// Wraps the data key anew under the active epoch; `None` if it is under it already. The payload stays as it is.
@@ -80,8 +79,7 @@ impl Keyring {
     }
 
     fn wrap(&self, secret: Id, version: u64, data_key: &Secret<[u8; 32]>, entropy: &dyn Entropy) -> Vec<u8> {
-        // The active epoch always has a key: it cannot be destroyed. Without one the result is empty and never opens.
-        let Some((epoch, prf)) = self.sealing_epoch() else { return Vec::new() };
+        let (epoch, prf) = self.sealing_epoch();
         let place = self.wrap_place(secret, version, epoch);
         let salt = self.hedge.hedge(entropy, LABEL, [place.as_bytes(), data_key.expose()]);
         let mut out = Vec::with_capacity(6 + SALT + 32 + TAG);
@@ -120,18 +118,9 @@ impl Keyring {
     }
 }
 
-/// What a data key is used for, each by a key of its own.
-struct PayloadKeys {
-    commitment: [u8; COMMITMENT],
-    sealing: OnceKey,
-}
-
-impl PayloadKeys {
-    fn of(data_key: &Secret<[u8; 32]>) -> Self {
-        let prf = Prf::new(data_key.expose());
-        let commitment = *prf.derive("commitment", &[0; 32]).expose();
-        Self { commitment, sealing: OnceKey::new(prf.derive("payload", &[0; 32])) }
-    }
+/// What a payload shows of its data key: an output of HKDF, from which the key cannot be told nor a second one found.
+fn commitment(data_key: &Secret<[u8; 32]>) -> Secret<[u8; COMMITMENT]> {
+    derive_once(data_key.expose(), "commitment", &[0; 32])
 }
 
 /// The epoch that a data key is wrapped under; `None` if it is not wrapped by an epoch. Needs no key and proves nothing.
