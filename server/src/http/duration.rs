@@ -135,14 +135,17 @@ fn leading_integer(digits: &str) -> Option<u64> {
     })
 }
 
-/// The part after the point, in nanoseconds: digits past the eighteenth no longer count.
+/// The part after the point, in nanoseconds, rounded as Go does: digits that no longer fit 63 bits do not count.
 fn fraction_nanos(digits: &str, unit: u64) -> u64 {
-    let (mut value, mut scale) = (0u128, 1u128);
-    for digit in digits.bytes().take(18) {
-        value = value * 10 + u128::from(digit - b'0');
-        scale *= 10;
+    let (mut value, mut scale) = (0u64, 1.0);
+    for digit in digits.bytes() {
+        match value.checked_mul(10).and_then(|v| v.checked_add(u64::from(digit - b'0'))) {
+            Some(next) if next <= i64::MIN.unsigned_abs() => value = next,
+            _ => break,
+        }
+        scale *= 10.0;
     }
-    u64::try_from(value * u128::from(unit) / scale).unwrap_or(0)
+    (value as f64 * (unit as f64 / scale)) as u64
 }
 
 /// `strconv.ParseInt(text, 10, 64)`: the value, or why not.

@@ -207,7 +207,7 @@ impl<'a> Params<'a> {
         self.read(field, |input| coerce::pairs(input).map(Some))
     }
 
-    /// A moment: RFC 3339, or seconds since 1970; null and `""` are `None`.
+    /// A moment: RFC 3339, or seconds since 1970; null is `None`.
     ///
     /// # Errors
     /// [`FieldError`] for anything else.

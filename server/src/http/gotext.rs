@@ -5,6 +5,8 @@
 use std::fmt::Write as _;
 
 /// Whether Go's `unicode.IsPrint` holds: letters, marks, numbers, punctuation, symbols and the ASCII space.
+///
+/// The standard library's Unicode is newer than that of Go 1.26 (15.0): what was assigned since is printable here.
 pub fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return c == ' ' || c.is_ascii_graphic();

@@ -219,8 +219,15 @@ fn pairs_and_times() {
     assert_eq!(time("1700000000"), Ok(Some(Timestamp(1_700_000_000_000_000_000))));
     assert_eq!(time("\"2023-11-14T22:13:20Z\""), Ok(Some(Timestamp(1_700_000_000_000_000_000))));
     assert_eq!(time("null"), Ok(None));
-    for value in ["\"today\"", "true", "\"2023-11-14 22:13:20Z\"", "99999999999999"] {
-        assert_eq!(time(value), Err("could not parse string as date and time".into()), "{value}");
+    for (value, why) in [
+        ("\"today\"", "could not parse string as date and time"),
+        ("\"\"", "could not parse string as date and time"),
+        ("\"2023-11-14 22:13:20Z\"", "could not parse string as date and time"),
+        ("99999999999999", "could not parse string as date and time"),
+        ("true", "could not parse time from input type"),
+        ("1.5", "strconv.ParseInt: parsing \"1.5\": invalid syntax"),
+    ] {
+        assert_eq!(time(value), Err(why.into()), "{value}");
     }
 }
 
