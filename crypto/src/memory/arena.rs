@@ -231,6 +231,9 @@ fn map_locked() -> Option<(NonNull<u8>, Protection)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     #[test]
@@ -256,6 +259,19 @@ mod tests {
             }
         }
         assert!(protection() >= Protection::Plain);
+    }
+
+    #[test]
+    fn hidden_pages_cannot_be_read_through_the_kernel() {
+        let key = LockedKey::copy_of(&[0x5a; 32]);
+        let mut seen = [0; 32];
+        let read = File::open("/proc/self/mem").unwrap().read_at(&mut seen, key.0.as_ptr().addr() as u64);
+        if protection() == Protection::Hidden {
+            assert!(read.is_err());
+        } else {
+            assert_eq!(seen, [0x5a; 32], "plain and locked pages are readable: the test can tell the difference");
+        }
+        assert_eq!(*key, [0x5a; 32]);
     }
 
     #[test]

@@ -58,6 +58,9 @@ unsafe impl GlobalAlloc for WipingAllocator {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     #[test]
@@ -75,6 +78,33 @@ mod tests {
             let zeroed = WipingAllocator.alloc_zeroed(layout);
             assert_eq!(std::slice::from_raw_parts(zeroed, 100), [0; 100]);
             WipingAllocator.dealloc(zeroed, layout);
+        }
+    }
+
+    /// Reads memory as the kernel sees it: freed blocks, too, which Rust must not touch.
+    fn peek(address: usize, out: &mut [u8]) {
+        let read = File::open("/proc/self/mem").unwrap().read_at(out, address as u64);
+        assert_eq!(read.unwrap(), out.len());
+    }
+
+    #[test]
+    fn freed_and_outgrown_blocks_hold_nothing() {
+        // Small enough for the allocator's cache of this thread, so that no other test is given the block meanwhile.
+        let (layout, larger) = (Layout::array::<u8>(500).unwrap(), Layout::array::<u8>(1000).unwrap());
+        let mut seen = [0; 500];
+        // SAFETY: each block is used within its layout and given back with it.
+        unsafe {
+            let block = WipingAllocator.alloc(layout);
+            block.write_bytes(0xa7, 500);
+            peek(block.addr(), &mut seen);
+            assert_eq!(seen, [0xa7; 500]);
+            let grown = WipingAllocator.realloc(block, layout, 1000);
+            // The system's allocator writes its own list pointers into a free block: a few bytes at its start.
+            peek(block.addr(), &mut seen);
+            assert_eq!(seen[64..], [0; 436], "outgrown");
+            WipingAllocator.dealloc(grown, larger);
+            peek(grown.addr(), &mut seen);
+            assert_eq!(seen[64..], [0; 436], "freed");
         }
     }
 }
