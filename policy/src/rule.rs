@@ -1,5 +1,6 @@
 //! What one policy says: rules, each for one path pattern.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use keyward_model::Timestamp;
@@ -75,11 +76,9 @@ impl Limits {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.allowed.merge(&other.allowed);
         self.denied.merge(&other.denied);
-        for name in &other.required {
-            if !self.required.contains(name) {
-                self.required.push(name.clone());
-            }
-        }
+        let known: BTreeSet<&String> = self.required.iter().collect();
+        let more: Vec<String> = other.required.iter().filter(|name| !known.contains(name)).cloned().collect();
+        self.required.extend(more);
         self.min_wrapping_ttl = smaller(self.min_wrapping_ttl, other.min_wrapping_ttl);
         self.max_wrapping_ttl = smaller(self.max_wrapping_ttl, other.max_wrapping_ttl);
         self.pagination_limit = smaller(self.pagination_limit, other.pagination_limit);

@@ -39,23 +39,33 @@ impl Tree {
         self.nodes[at].prefix = Some(entry);
     }
 
-    /// One walk, no allocation.
-    pub(crate) fn find(&self, path: &str) -> Found {
+    /// What there is for `path`, and for `path` without its last byte, which is where a listing falls back to. One walk, no
+    /// allocation.
+    pub(crate) fn find(&self, path: &str) -> (Found, Found) {
         let mut rest = path.as_bytes();
         let mut node = &self.nodes[0];
         let mut prefix = node.prefix.map(|entry| (entry, 0));
+        let mut shorter = None;
         loop {
             let Some(first) = rest.first() else {
-                return Found { exact: node.exact, prefix };
+                return (Found { exact: node.exact, prefix }, shorter.unwrap_or_default());
             };
-            let Ok(child) = node.children.binary_search_by_key(first, |(byte, _)| *byte) else {
-                return Found { exact: None, prefix };
+            if rest.len() == 1 {
+                shorter = Some(Found { exact: node.exact, prefix });
+            }
+            let next = node
+                .children
+                .binary_search_by_key(first, |(byte, _)| *byte)
+                .ok()
+                .map(|child| &self.nodes[node.children[child].1 as usize]);
+            let Some((child, after)) = next.and_then(|child| Some((child, rest.strip_prefix(&*child.label)?))) else {
+                let found = Found { exact: None, prefix };
+                return (found, shorter.unwrap_or(found));
             };
-            node = &self.nodes[node.children[child].1 as usize];
-            let Some(after) = rest.strip_prefix(&*node.label) else {
-                return Found { exact: None, prefix };
-            };
-            rest = after;
+            if after.is_empty() && shorter.is_none() {
+                shorter = Some(Found { exact: None, prefix }); // the shorter path ends inside this label
+            }
+            (node, rest) = (child, after);
             if let Some(entry) = node.prefix {
                 prefix = Some((entry, path.len() - rest.len()));
             }
@@ -107,19 +117,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn finds_what_a_list_would(entries in prop::collection::vec(("[ab/é]{0,6}", any::<bool>()), 0..24), path in "[ab/é]{0,8}") {
+        fn finds_what_a_list_would(
+            entries in prop::collection::vec(("[ab/é]{0,6}", any::<bool>()), 0..24),
+            path in "[ab/é]{0,8}",
+        ) {
             let mut tree = Tree::new();
             for (i, (text, exact)) in entries.iter().enumerate() {
-                if *exact { tree.insert_exact(text, i as u32) } else { tree.insert_prefix(text, i as u32) }
+                let i = u32::try_from(i).unwrap();
+                if *exact { tree.insert_exact(text, i) } else { tree.insert_prefix(text, i) }
             }
-            let last = |exact: bool, test: &dyn Fn(&str) -> bool| {
-                entries.iter().enumerate().filter(|(_, (text, is))| *is == exact && test(text)).map(|(i, (text, _))| (text.len(), i as u32)).max()
+            let longest = |exact: bool, test: &dyn Fn(&str) -> bool| {
+                let numbered = entries.iter().zip(0u32..).filter(|((text, is), _)| *is == exact && test(text));
+                numbered.map(|((text, _), i)| (text.len(), i)).max()
             };
-            let expected = Found {
-                exact: last(true, &|text| text == path).map(|(_, i)| i),
-                prefix: last(false, &|text| path.starts_with(text)).map(|(len, i)| (i, len)),
+            let expected = |path: &str| Found {
+                exact: longest(true, &|text| text == path).map(|(_, i)| i),
+                prefix: longest(false, &|text| path.starts_with(text)).map(|(len, i)| (i, len)),
             };
-            prop_assert_eq!(tree.find(&path), expected);
+            let (found, shorter) = tree.find(&path);
+            prop_assert_eq!(found, expected(&path));
+            if let Some(bare) = path.strip_suffix(['a', 'b', '/']) {
+                prop_assert_eq!(shorter, expected(bare));
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Several policies compiled into one table, and what it answers.
 //!
 //! Exactly one rule decides a request. An exact rule comes first; then, of all patterns that match, the most specific (see
-//! [`plus`] for the order). Rules are merged only where their patterns are the same text.
+//! `plus` for the order). Rules are merged only where their patterns are the same text.
 
 mod plus;
 
@@ -123,14 +123,13 @@ impl Acl {
 
     /// The one rule that decides `operation` on `path`, which has no leading slash.
     fn entry(&self, path: &str, operation: Operation) -> Option<&Entry> {
-        let found = self.tree.find(path);
+        let (found, found_bare) = self.tree.find(path);
         if let Some(at) = found.exact {
             return self.entries.get(at as usize);
         }
         let bare = path.strip_suffix('/').filter(|_| operation.is_listing());
-        let found_bare = bare.map(|bare| self.tree.find(bare)).unwrap_or_default();
-        let at = found_bare
-            .exact
+        let at = bare
+            .and(found_bare.exact)
             .or_else(|| self.best_pattern(path, found.prefix))
             .or_else(|| self.best_pattern(bare?, found_bare.prefix))?;
         self.entries.get(at as usize)
@@ -180,3 +179,6 @@ fn merge(capabilities: &mut Capabilities, limits: &mut Limits, rule: &Rule) {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod reference;

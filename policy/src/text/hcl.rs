@@ -1,8 +1,9 @@
 //! Tokens of HCL version 1 to the tree.
 
 use super::DEPTH_MAX;
+use super::literal::{heredoc_text, unquote};
 use super::node::{Item, Node, Position, Value};
-use super::scan::{Kind, Scanner, Token, heredoc_text, unquote};
+use super::scan::{Kind, Scanner, Token};
 
 /// Reads HCL. The error has line and column in front.
 pub(super) fn parse(text: &str) -> Result<Vec<Item>, String> {

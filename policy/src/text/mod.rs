@@ -3,12 +3,14 @@
 //! HCL here means HCL version 1 with all its leniency, because that is what stored policies were accepted under: unquoted
 //! and doubled labels, `${` as plain text, repeated keys that are joined, commas anywhere between list items. The HCL crates
 //! speak version 2, which refuses or reinterprets these, and report neither the position nor the wording that clients see.
-//! The grammar that policies need is small, so it is read here: [`scan`] (characters to tokens), [`hcl`] and [`json`]
-//! (tokens to one [`node`] tree with positions), [`stanza`] (tree to rules). Wording and order of checks follow OpenBao 2.6.
+//! The grammar that policies need is small, so it is read here: `literal` and `scan` (characters to tokens), `hcl` and
+//! `json` (tokens to one tree of `node`s with positions), `stanza` (tree to rules). Wording and order of checks follow OpenBao 2.6.
 //!
 //! Two things are stricter: JSON must be complete, with nothing behind it, and sizes are bounded.
 
 mod node;
+
+mod literal;
 
 mod scan;
 

@@ -211,7 +211,7 @@ impl Fields {
 
 fn text(node: &Node, label: &str) -> Result<String, String> {
     match &node.value {
-        Value::Text(text) | Value::Number(text) | Value::Float(text) => Ok(text.clone()),
+        Value::Text(text) | Value::Number(text) => Ok(text.clone()),
         _ => Err(node.error(&format!("{label}: unknown type for string {}", node.kind()))),
     }
 }
