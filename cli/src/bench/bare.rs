@@ -1,0 +1,74 @@
+//! The bare responder as a process of its own, so that its processor time can be told from the client's.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::endpoint::Endpoint;
+use super::response::Answer;
+use crate::error::CliError;
+
+/// A running bare responder. It ends when this is dropped, or with this process, however that ends.
+pub(crate) struct Bare {
+    child: Child,
+    endpoint: Endpoint,
+}
+
+impl Bare {
+    /// Starts one that answers as long as `server` did to a read and to a write, and over TLS if `server` does.
+    ///
+    /// # Errors
+    /// This program cannot be started again, or does not say where it listens.
+    pub(crate) fn start(server: &Endpoint, answers: (Answer, Answer)) -> Result<Self, CliError> {
+        let failed = |what: &str| CliError::Local(format!("cannot start the bare responder: {what}"));
+        let program = std::env::current_exe().map_err(|error| failed(&error.to_string()))?;
+        let mut command = Command::new(program);
+        command.arg("bench-responder");
+        command.args(["--read-bytes", &answers.0.body_bytes.to_string()]);
+        command.args(["--write-bytes", &answers.1.body_bytes.to_string()]);
+        if server.is_tls() {
+            command.arg("--tls");
+        }
+        // The pipe's other end closes with this process: that is the responder's sign to end.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| failed(&error.to_string()))?;
+        let endpoint = child.stdout.take().ok_or_else(|| failed("it has no output")).and_then(|stdout| {
+            let mut line = String::new();
+            BufReader::new(stdout).read_line(&mut line).map_err(|error| failed(&error.to_string()))?;
+            let said: Value = serde_json::from_str(&line).map_err(|_| failed("it did not say where it listens"))?;
+            let port = said["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+            Endpoint::bare(port.ok_or_else(|| failed("it named no port"))?, said["certificate"].as_str())
+        });
+        match endpoint {
+            Ok(endpoint) => Ok(Self { child, endpoint }),
+            Err(error) => {
+                end(&mut child);
+                Err(error)
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+fn end(child: &mut Child) {
+    drop(child.stdin.take());
+    // It may have ended already; then there is nothing to end.
+    child.kill().ok();
+    child.wait().ok();
+}

@@ -1,0 +1,52 @@
+//! `keyward`: one binary. This file reads the surroundings and ends with the exit code; everything between is `command`.
+
+mod args;
+
+mod command;
+
+mod client;
+
+mod tls;
+
+mod env;
+
+mod input;
+
+mod output;
+
+mod error;
+
+mod bench;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Cli;
+use crate::command::Session;
+use crate::env::Environment;
+
+fn main() -> ExitCode {
+    // One TLS provider for the whole process, chosen before anything can ask for it; a second call would be ours, too.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let cli = match Cli::try_parse_from(args::normalise(arguments)) {
+        Ok(cli) => cli,
+        Err(refusal) => {
+            let code = if refusal.use_stderr() { 1 } else { 0 };
+            refusal.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment = Environment::from_variables(variables);
+    match Session::new(environment, cli.global).and_then(|mut session| command::run(&mut session, cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            std::io::stderr().write_all(error.explain().as_bytes()).ok();
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
