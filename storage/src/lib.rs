@@ -5,7 +5,8 @@
 //!
 //! One [`Writer`] applies log entries; a [`Reader`] per thread looks things up; a [`Checkpointer`] moves the write-ahead
 //! log into the database in the background. Reading order: [`entry`] (what is applied), [`digest`] (what a row adds to
-//! the sum), [`store`] (the file), `connect` and `migrate` (how it is opened), [`writer`], [`reader`] and [`checkpoint`].
+//! the sum), [`store`] (the file), `connect` and `migrate` (how it is opened), [`writer`], [`reader`] [`checkpoint`],
+//! [`snapshot`].
 
 pub mod error;
 
@@ -28,6 +29,11 @@ mod plan;
 pub mod reader;
 
 pub mod checkpoint;
+
+pub mod snapshot;
+
+#[cfg(test)]
+mod query_plans;
 
 pub use checkpoint::{Checkpoint, Checkpointer, Kind};
 pub use digest::row_digest;

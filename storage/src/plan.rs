@@ -87,7 +87,7 @@ fn standing(
     Ok(Some(Standing { rev: parts.rev, digest: parts.digest(table, key) }))
 }
 
-const STANDING: PerTable =
+pub(crate) const STANDING: PerTable =
     per_table!("-- storage::plan::standing\nSELECT rev, grp, due, head, body FROM ", " WHERE key = ?1");
 
 /// SQLite's integers are signed; nothing counts that far.

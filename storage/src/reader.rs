@@ -105,7 +105,7 @@ impl Reader {
         let mut statement = self.connection.prepare_cached(FROM.of(table)).map_err(failed)?;
         let mut rows = statement.query(params![from, bound(limit)]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
-            let key = row.get_ref(0).and_then(|v| Ok(v.as_blob()?)).map_err(failed)?;
+            let key = key(row).map_err(failed)?;
             if !key.starts_with(prefix) {
                 break;
             }
@@ -123,7 +123,7 @@ impl Reader {
         let mut statement = self.connection.prepare_cached(FIRST_KEY.of(table)).map_err(failed)?;
         let mut rows = statement.query([prefix]).map_err(failed)?;
         let Some(row) = rows.next().map_err(failed)? else { return Ok(false) };
-        Ok(row.get_ref(0).and_then(|v| Ok(v.as_blob()?)).map_err(failed)?.starts_with(prefix))
+        Ok(key(row).map_err(failed)?.starts_with(prefix))
     }
 
     /// How many rows the table has. Reads all of it.
@@ -200,28 +200,30 @@ impl Reader {
         membership(&self.connection)
     }
 
-    /// Reads every row and adds it up, all in one moment, beside whatever the writer does.
+    /// Reads every row and adds it up, all in one moment, beside whatever the writer does. Also holds the indexes against
+    /// their tables, since a token that is missing from one would escape revocation.
     ///
     /// # Errors
-    /// As all look-ups. Rows that do not add up are no error here; see [`Verification`].
+    /// As all look-ups, and [`StoreError::Corrupt`] for an index that does not match. Rows that do not add up are no error here; see [`Verification`].
     pub fn verify(&self) -> Result<Verification, StoreError> {
         let failed = |e: rusqlite::Error| StoreError::doing("a read transaction", &e);
         // Ends when dropped; there is nothing to commit.
         let _moment = self.connection.unchecked_transaction().map_err(failed)?;
         let meta = self.meta()?;
-        let (mut found, mut count) = (StateSum::default(), 0);
-        for table in Table::ALL {
-            let failed = |e: rusqlite::Error| StoreError::at(table.name(), &[], &e);
-            let mut statement = self.connection.prepare_cached(ALL.of(table)).map_err(failed)?;
-            let mut rows = statement.query([]).map_err(failed)?;
-            while let Some(row) = rows.next().map_err(failed)? {
-                let key = row.get_ref(0).and_then(|v| Ok(v.as_blob()?)).map_err(failed)?;
-                let parts = parts(row, 1).map_err(|e| StoreError::at(table.name(), key, &e))?;
-                found = found.plus(parts.digest(table, key));
-                count += 1;
+        let (mut found, mut rows) = (StateSum::default(), 0);
+        each_digest(&self.connection, |digest| {
+            found = found.plus(digest);
+            rows += 1;
+        })?;
+        for text in CHECK_INDEXES {
+            let failed = |e: rusqlite::Error| StoreError::doing("checking an index", &e);
+            let mut statement = self.connection.prepare_cached(text).map_err(failed)?;
+            let answer: String = statement.query_row([], |row| row.get(0)).map_err(failed)?;
+            if answer != "ok" {
+                return Err(StoreError::corrupt("sqlite_schema", &[], answer));
             }
         }
-        Ok(Verification { meta, found, rows: count })
+        Ok(Verification { meta, found, rows })
     }
 
     fn rows(
@@ -236,7 +238,7 @@ impl Reader {
         let mut rows = statement.query(values).map_err(failed)?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(failed)? {
-            let key = row.get_ref(0).and_then(|v| Ok(v.as_blob()?)).map_err(failed)?;
+            let key = key(row).map_err(failed)?;
             found.push(owned(key.to_vec(), &parts(row, 1).map_err(failed)?));
         }
         Ok(found)
@@ -267,6 +269,26 @@ pub(crate) fn membership(connection: &Connection) -> Result<Option<(Position, Ve
         .query_row([], |row| Ok((position(row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?)))
         .optional()
         .map_err(failed)
+}
+
+/// Hands over the digest of every row of every table, without copying any.
+pub(crate) fn each_digest(connection: &Connection, mut take: impl FnMut([u8; 32])) -> Result<(), StoreError> {
+    for table in Table::ALL {
+        let failed = |e: rusqlite::Error| StoreError::at(table.name(), &[], &e);
+        let mut statement = connection.prepare_cached(ALL.of(table)).map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let key = key(row).map_err(failed)?;
+            let parts = parts(row, 1).map_err(|e| StoreError::at(table.name(), key, &e))?;
+            take(parts.digest(table, key));
+        }
+    }
+    Ok(())
+}
+
+/// The key in the first column, as it lies in the page.
+fn key<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<&'a [u8]> {
+    Ok(row.get_ref(0)?.as_blob()?)
 }
 
 /// The columns rev, grp, due, head and body from column `at` on, as they lie in the page.
@@ -307,32 +329,39 @@ fn bound(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-const ROW: PerTable = per_table!("-- storage::reader::row\nSELECT rev, grp, due, head, body FROM ", " WHERE key = ?1");
-const ROW_WITH_HEAD: PerTable = per_table!(
+pub(crate) const ROW: PerTable =
+    per_table!("-- storage::reader::row\nSELECT rev, grp, due, head, body FROM ", " WHERE key = ?1");
+pub(crate) const ROW_WITH_HEAD: PerTable = per_table!(
     "-- storage::reader::row_with_head\nSELECT t.rev, t.grp, t.due, t.head, t.body, v.wrapped, v.payload FROM ",
     " t LEFT JOIN versions v ON v.id = t.head WHERE t.key = ?1"
 );
-const FROM: PerTable = per_table!(
+pub(crate) const FROM: PerTable = per_table!(
     "-- storage::reader::from\nSELECT key, rev, grp, due, head, body FROM ",
     " WHERE key >= ?1 ORDER BY key LIMIT ?2"
 );
-const FIRST_KEY: PerTable =
+pub(crate) const FIRST_KEY: PerTable =
     per_table!("-- storage::reader::first_key\nSELECT key FROM ", " WHERE key >= ?1 ORDER BY key LIMIT 1");
 const COUNT: PerTable = per_table!("-- storage::reader::count\nSELECT count(*) FROM ", "");
-const GROUP: PerTable = per_table!(
+pub(crate) const GROUP: PerTable = per_table!(
     "-- storage::reader::group\nSELECT key, rev, grp, due, head, body FROM ",
     " WHERE grp = ?1 AND key >= ?2 ORDER BY key LIMIT ?3"
 );
-const DUE: PerTable = per_table!(
+pub(crate) const DUE: PerTable = per_table!(
     "-- storage::reader::due\nSELECT key, rev, grp, due, head, body FROM ",
     " WHERE due <= ?1 ORDER BY due, key LIMIT ?2"
 );
 const ALL: PerTable = per_table!("-- storage::reader::all\nSELECT key, rev, grp, due, head, body FROM ", "");
 
-const VERSION: &str = "-- storage::reader::version\nSELECT wrapped, payload FROM versions WHERE id = ?1";
-const VERSIONS_AFTER: &str =
+/// The tables with an index of their own.
+const CHECK_INDEXES: [&str; 2] = [
+    "-- storage::reader::check_tokens\nPRAGMA integrity_check(tokens)",
+    "-- storage::reader::check_wrapped\nPRAGMA integrity_check(wrapped)",
+];
+
+pub(crate) const VERSION: &str = "-- storage::reader::version\nSELECT wrapped, payload FROM versions WHERE id = ?1";
+pub(crate) const VERSIONS_AFTER: &str =
     "-- storage::reader::versions_after\nSELECT id, wrapped FROM versions WHERE id > ?1 ORDER BY id LIMIT ?2";
-const META: &str = "-- storage::reader::meta
+pub(crate) const META: &str = "-- storage::reader::meta
 SELECT term, leader, idx, sum, signature, last_version FROM applied WHERE one = 1";
 const MEMBERSHIP: &str = "-- storage::reader::membership
 SELECT term, leader, idx, members FROM membership WHERE one = 1";

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::connect::{self, Role};
-use crate::{Checkpointer, Reader, StoreError, Writer, migrate};
+use crate::{Checkpointer, Reader, StoreError, Writer, migrate, snapshot};
 
 /// The state database of one node, in its directory. Clones are handles of the same one.
 #[derive(Clone, Debug)]
@@ -63,6 +63,7 @@ impl Store {
             .map_err(|e| StoreError::file("making", directory, &e))?;
         let file = directory.join(Self::FILE);
         let lock = lock(&file)?;
+        snapshot::finish_install(&file)?;
         private(&file)?;
         connect::check_header(&file)?;
         {
@@ -111,6 +112,11 @@ impl Store {
         &self.0.options
     }
 
+    /// Makes the names of the files durable.
+    pub(crate) fn sync_names(&self) -> Result<(), StoreError> {
+        self.file().parent().map_or(Ok(()), sync_directory)
+    }
+
     /// The write-ahead log beside the database.
     pub(crate) fn wal(&self) -> PathBuf {
         beside(self.file(), "-wal")
@@ -135,7 +141,7 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Takes the lock beside the database; the operating system lets go of it when the process ends, however it ends.
-fn lock(file: &Path) -> Result<File, StoreError> {
+pub(crate) fn lock(file: &Path) -> Result<File, StoreError> {
     // WHY: not on the database itself. SQLite locks that one, and closing any other handle of it would drop those locks.
     let path = beside(file, ".lock");
     let lock = private(&path)?;

@@ -31,6 +31,7 @@ impl Writer {
         let meta = reader::meta(&connection)?;
         let membership = reader::membership(&connection)?;
         let wal = private(&seat.0.wal())?;
+        seat.0.sync_names()?;
         Ok(Self { connection, meta, membership, wal, broken: false, seat })
     }
 
@@ -96,7 +97,9 @@ impl Writer {
         if self.broken {
             return Err(StoreError::Broken);
         }
-        checkpoint::run(&self.connection, kind)
+        let done = checkpoint::run(&self.connection, kind);
+        self.broken = done.is_err();
+        done
     }
 
     /// Makes everything applied so far durable and says how far that is. After it returns, the state up to that position
@@ -245,18 +248,18 @@ const INSERT: PerTable = per_table!(
     "-- storage::writer::insert\nINSERT INTO ",
     "(key, rev, grp, due, head, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
 );
-const UPDATE: PerTable = per_table!(
+pub(crate) const UPDATE: PerTable = per_table!(
     "-- storage::writer::update\nUPDATE ",
     " SET rev = ?2, grp = ?3, due = ?4, head = ?5, body = ?6 WHERE key = ?1"
 );
-const REMOVE: PerTable = per_table!("-- storage::writer::remove\nDELETE FROM ", " WHERE key = ?1");
+pub(crate) const REMOVE: PerTable = per_table!("-- storage::writer::remove\nDELETE FROM ", " WHERE key = ?1");
 
 const ADD_VERSION: &str =
     "-- storage::writer::add_version\nINSERT INTO versions(id, wrapped, payload) VALUES (?1, ?2, ?3)";
-const REWRAP: &str = "-- storage::writer::rewrap\nUPDATE versions SET wrapped = ?2 WHERE id = ?1";
-const ERASE: &str = "-- storage::writer::erase\nDELETE FROM versions WHERE id = ?1";
+pub(crate) const REWRAP: &str = "-- storage::writer::rewrap\nUPDATE versions SET wrapped = ?2 WHERE id = ?1";
+pub(crate) const ERASE: &str = "-- storage::writer::erase\nDELETE FROM versions WHERE id = ?1";
 
-const PUT_META: &str = "-- storage::writer::put_meta
+pub(crate) const PUT_META: &str = "-- storage::writer::put_meta
 UPDATE applied SET term = ?1, leader = ?2, idx = ?3, sum = ?4, signature = ?5, last_version = ?6 WHERE one = 1";
 const PUT_MEMBERSHIP: &str = "-- storage::writer::put_membership
 INSERT OR REPLACE INTO membership(one, term, leader, idx, members) VALUES (1, ?1, ?2, ?3, ?4)";

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing set-up is a failing test")]
 
 use keyward_model::{Change, Command, Id, Outcome, Row, StateSum, Table, Timestamp, VersionBlob};
-use keyward_storage::{Content, Entry, Options, Position, Store, Writer};
+use keyward_storage::{Content, Entry, Options, Position, Store, StoreError, Writer};
 use tempfile::TempDir;
 
 /// A database in a folder that goes away with it.
@@ -37,6 +37,13 @@ impl Database {
     pub(crate) fn change(&mut self, changes: Vec<Change>) -> Outcome {
         let command = command(self.writer.sum(), changes);
         self.commands(&[command])[0]
+    }
+
+    /// As [`Self::change`], on a database that may be damaged.
+    pub(crate) fn try_change(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let command = command(self.writer.sum(), changes);
+        let position = next(self.writer.applied());
+        self.writer.apply(&[Entry { position, content: Content::Commands(&[command]) }]).map(drop)
     }
 
     /// Applies `commands` as one log entry.
