@@ -411,6 +411,59 @@ fn certificates_are_believed_by_name_of_their_authority_only() {
 }
 
 #[test]
+fn bench_makes_measures_and_removes() {
+    let server = Responder::start()
+        .on("GET /v1/sys/internal/ui/mounts/kv", 200, preflight("kv/", "2"))
+        .otherwise(200, envelope(&version(1)));
+    let arguments = [
+        "bench",
+        "-mount=kv",
+        "--connections=1,3",
+        "--workload=read,write,mix",
+        "--keys=25",
+        "--rounds=2",
+        "--duration=0.05",
+        "--warm-up=0.01",
+        "--format=json",
+    ];
+    let report: Value = serde_json::from_str(&server.run(&arguments, "").expect(0).out).unwrap();
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.len(), 6);
+    for result in results {
+        for measured in [&result["server"], &result["bare"]] {
+            assert!(measured["requests"].as_u64().unwrap() > 0, "{result}");
+            assert!(measured["p50_us"].as_f64().unwrap() > 0.0, "{result}");
+            assert_eq!(measured["errors"], json!({}), "{result}");
+        }
+        assert!(result["of_bare"].as_f64().unwrap() > 0.0, "{result}");
+    }
+    assert_eq!(server.count("DELETE /v1/kv/metadata/keyward-bench/f000000"), 25);
+    assert_eq!(server.count("DELETE /v1/kv/metadata/keyward-bench/f0000002/k4"), 1);
+    assert!(server.count("PUT /v1/kv/data/keyward-bench/f000000") >= 25);
+
+    let filled = server.run(&["bench", "-mount=kv", "--populate=30", "--prefix=a/b"], "").expect(0);
+    assert!(filled.out.contains("\n30 "), "{}", filled.out);
+    assert_eq!((server.count("PUT /v1/kv/data/a/b/f"), server.count("DELETE /v1/kv/metadata/a/b/")), (30, 0));
+    server.run(&["bench", "-mount=kv", "--connections=0"], "").expect(1);
+}
+
+#[test]
+fn bench_counts_what_is_refused_as_errors() {
+    let server = Responder::start()
+        .on("GET /v1/sys/internal/ui/mounts/secret", 200, preflight("secret/", "2"))
+        .on("GET /v1/secret/data/keyward-bench/f0000000/k0", 200, Value::Null)
+        .on("PUT /v1/secret/data/keyward-bench/f0000000/k0", 200, Value::Null)
+        .otherwise(503, json!({"errors": ["Vault is sealed"]}));
+    let arguments = ["bench", "--populated", "--connections=2", "--duration=0.05", "--warm-up=0", "--no-bare"];
+    let run = server.run(&arguments, "").expect(0);
+    assert!(run.err.contains("times status 503"), "{}", run.err);
+    let run = server.run(&["bench", "--populate=3"], "").expect(2);
+    assert!(run.err.contains("status 503"), "{}", run.err);
+    let run = Responder::start().run(&["bench"], "").expect(2);
+    assert!(run.err.contains("599"), "{}", run.err);
+}
+
+#[test]
 fn usage_errors_are_exit_code_1_and_help_is_0() {
     let home = tempfile::tempdir().unwrap();
     for arguments in [&["kv", "put", "secret/app"][..], &["nonsense"], &["kv", "rollback", "secret/app"]] {

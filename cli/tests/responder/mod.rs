@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 #[derive(Default)]
 struct State {
     answers: BTreeMap<String, (u16, Value)>,
+    otherwise: Option<(u16, Value)>,
     seen: Vec<(String, HeaderMap, Bytes)>,
 }
 
@@ -55,6 +56,17 @@ impl Responder {
     pub(crate) fn on(self, request: &str, status: u16, body: Value) -> Self {
         self.state.lock().unwrap().answers.insert(request.to_owned(), (status, body));
         self
+    }
+
+    /// The answer to every request that none was laid out for.
+    pub(crate) fn otherwise(self, status: u16, body: Value) -> Self {
+        self.state.lock().unwrap().otherwise = Some((status, body));
+        self
+    }
+
+    /// How many requests began like this.
+    pub(crate) fn count(&self, beginning: &str) -> usize {
+        self.state.lock().unwrap().seen.iter().filter(|(line, ..)| line.starts_with(beginning)).count()
     }
 
     pub(crate) fn address(&self) -> String {
@@ -120,7 +132,8 @@ async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let mut state = state.lock().unwrap();
     let missing = (599, json!({"errors": [format!("no answer was laid out for {line}")]}));
-    let (status, answer) = state.answers.get(&line).cloned().unwrap_or(missing);
+    let laid_out = state.answers.get(&line).or(state.otherwise.as_ref()).cloned();
+    let (status, answer) = laid_out.unwrap_or(missing);
     state.seen.push((line, head.headers, body));
     let text = if answer.is_null() { String::new() } else { answer.to_string() };
     let response = Response::builder().status(status).header("content-type", "application/json");
