@@ -63,7 +63,7 @@ const KEYS_MAX: u64 = 10_000_000;
     after_help = "Examples:\n  keyward bench --connections 1,64,256 --workload read,write\n  keyward bench --populate 1000000\n  keyward bench --populated --keys 1000000 --workload read"
 )]
 pub(crate) struct Arguments {
-    /// What to do: `mix` reads, and writes one time in ten
+    /// What to do: `mix` reads, and writes one time in ten; `list` lists folders of ten
     #[arg(long, value_enum, value_delimiter = ',', default_value = "read")]
     workload: Vec<Workload>,
     /// Connections, each with one request in flight
@@ -93,7 +93,7 @@ pub(crate) struct Arguments {
     /// Threads of the client; without it, one for each core
     #[arg(long, value_name = "NUMBER")]
     threads: Option<usize>,
-    /// Process id of the server on this machine, to show its processor time
+    /// Process id of the server on this machine, to show its processor time and memory
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
     /// Only make that many secrets, and leave them
@@ -112,16 +112,19 @@ enum Workload {
     Read,
     Write,
     Mix,
+    List,
 }
 
 impl Workload {
-    /// Writes in a hundred requests.
-    const fn write_percent(self) -> u64 {
-        match self {
-            Self::Read => 0,
-            Self::Write => 100,
-            Self::Mix => 10,
-        }
+    /// Keys in this order.
+    const fn order(self, keys: u64) -> Order {
+        let (usual, write_percent) = match self {
+            Self::Read => (Operation::Read, 0),
+            Self::Write => (Operation::Write, 0),
+            Self::Mix => (Operation::Read, 10),
+            Self::List => (Operation::List, 0),
+        };
+        Order::Random { keys, usual, write_percent }
     }
 
     const fn name(self) -> &'static str {
@@ -129,6 +132,7 @@ impl Workload {
             Self::Read => "read",
             Self::Write => "write",
             Self::Mix => "mix",
+            Self::List => "list",
         }
     }
 }
@@ -142,7 +146,7 @@ pub(crate) fn run(session: &mut Session, arguments: &Arguments) -> Result<(), Cl
     let client = session.client()?;
     check_mount(&client, trim(&arguments.mount))?;
     let keys = arguments.populate.unwrap_or(arguments.keys);
-    let requests = Requests::new(&client, trim(&arguments.mount), trim(&arguments.prefix), arguments.value_size)?;
+    let requests = Requests::new(&client, trim(&arguments.mount), trim(&arguments.prefix), arguments.value_size);
     let server = Endpoint::of(&client)?;
     let bulk = Bulk { server: &server, requests: &requests, threads: arguments.threads(), keys };
     if !arguments.populated {
@@ -156,7 +160,13 @@ pub(crate) fn run(session: &mut Session, arguments: &Arguments) -> Result<(), Cl
             return report::populated(session, keys, seconds);
         }
     }
+    let memory = || arguments.server_pid.and_then(report::memory_mib);
+    let memory_before = memory();
     let lines = measure(session, arguments, &server, &requests);
+    let memory_after = memory();
+    if let (Some(before), Some(after)) = (memory_before, memory_after) {
+        session.output.hint(&format!("memory of the server: {before} MiB before measuring, {after} MiB after"));
+    }
     if !arguments.populated {
         session.output.hint("removing them …");
         bulk.run(Operation::Remove)?;
@@ -164,7 +174,7 @@ pub(crate) fn run(session: &mut Session, arguments: &Arguments) -> Result<(), Cl
     let settings = json!({
         "address": client.base().as_str(), "keys": keys, "value_bytes": arguments.value_size, "rounds": arguments.rounds,
         "duration_s": arguments.duration, "warm_up_s": arguments.warm_up, "threads": arguments.threads(),
-        "cores": cores(),
+        "cores": cores(), "server_mib_before": memory_before, "server_mib_after": memory_after,
     });
     report::write(session, &settings, &lines?)
 }
@@ -175,8 +185,8 @@ fn measure(
     server: &Endpoint,
     requests: &Requests,
 ) -> Result<Vec<Line>, CliError> {
-    let answers = load::sample(server, requests)?;
-    let bare = if arguments.no_bare { None } else { Some(Bare::start(server, answers)?) };
+    let sizes = load::sample(server, requests)?;
+    let bare = if arguments.no_bare { None } else { Some(Bare::start(server, sizes)?) };
     let mut lines = Vec::new();
     for workload in &arguments.workload {
         for connections in &arguments.connections {
@@ -186,7 +196,7 @@ fn measure(
                 requests,
                 connections: *connections,
                 threads: arguments.threads(),
-                order: Order::Random { keys: arguments.keys, write_percent: workload.write_percent() },
+                order: workload.order(arguments.keys),
                 warm_up: Duration::from_secs_f64(arguments.warm_up),
                 window: Duration::from_secs_f64(arguments.duration),
             };

@@ -383,7 +383,7 @@ fn addresses_that_do_not_answer() {
 #[test]
 fn certificates_are_believed_by_name_of_their_authority_only() {
     let home = tempfile::tempdir().unwrap();
-    let arguments = ["bench-responder", "--tls", "--read-bytes=2", "--write-bytes=2"];
+    let arguments = ["bench-responder", "--tls", "--read-bytes=2", "--write-bytes=2", "--list-bytes=2"];
     let mut server = Run::command(home.path(), &arguments, &[]).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -419,7 +419,7 @@ fn bench_makes_measures_and_removes() {
         "bench",
         "-mount=kv",
         "--connections=1,3",
-        "--workload=read,write,mix",
+        "--workload=read,write,mix,list",
         "--keys=25",
         "--rounds=2",
         "--duration=0.05",
@@ -428,7 +428,7 @@ fn bench_makes_measures_and_removes() {
     ];
     let report: Value = serde_json::from_str(&server.run(&arguments, "").expect(0).out).unwrap();
     let results = report["results"].as_array().unwrap();
-    assert_eq!(results.len(), 6);
+    assert_eq!(results.len(), 8);
     for result in results {
         for measured in [&result["server"], &result["bare"]] {
             assert!(measured["requests"].as_u64().unwrap() > 0, "{result}");
@@ -453,6 +453,7 @@ fn bench_counts_what_is_refused_as_errors() {
         .on("GET /v1/sys/internal/ui/mounts/secret", 200, preflight("secret/", "2"))
         .on("GET /v1/secret/data/keyward-bench/f0000000/k0", 200, Value::Null)
         .on("PUT /v1/secret/data/keyward-bench/f0000000/k0", 200, Value::Null)
+        .on("GET /v1/secret/metadata/keyward-bench/f0000000?list=true", 200, Value::Null)
         .otherwise(503, json!({"errors": ["Vault is sealed"]}));
     let arguments = ["bench", "--populated", "--connections=2", "--duration=0.05", "--warm-up=0", "--no-bare"];
     let run = server.run(&arguments, "").expect(0);

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use super::endpoint::Endpoint;
-use super::response::Answer;
+use super::load::Sizes;
 use crate::error::CliError;
 
 /// A running bare responder. It ends when this is dropped, or with this process, however that ends.
@@ -16,17 +16,19 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// Starts one that answers as long as `server` did to a read and to a write, and over TLS if `server` does.
+    /// Starts one that answers as long as `server` did, and over TLS if `server` does.
     ///
     /// # Errors
     /// This program cannot be started again, or does not say where it listens.
-    pub(crate) fn start(server: &Endpoint, answers: (Answer, Answer)) -> Result<Self, CliError> {
+    pub(crate) fn start(server: &Endpoint, sizes: Sizes) -> Result<Self, CliError> {
         let failed = |what: &str| CliError::Local(format!("cannot start the bare responder: {what}"));
         let program = std::env::current_exe().map_err(|error| failed(&error.to_string()))?;
         let mut command = Command::new(program);
         command.arg("bench-responder");
-        command.args(["--read-bytes", &answers.0.body_bytes.to_string()]);
-        command.args(["--write-bytes", &answers.1.body_bytes.to_string()]);
+        for (flag, size) in [("--read-bytes", sizes.read), ("--write-bytes", sizes.write), ("--list-bytes", sizes.list)]
+        {
+            command.arg(flag).arg(size.to_string());
+        }
         if server.is_tls() {
             command.arg("--tls");
         }

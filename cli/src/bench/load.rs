@@ -40,10 +40,12 @@ pub(crate) struct Load<'a> {
 /// Which key comes next.
 #[derive(Clone, Copy)]
 pub(crate) enum Order {
-    /// Any, and a write so many times in a hundred.
+    /// Any, and a write instead so many times in a hundred.
     Random {
         /// Keys are below this.
         keys: u64,
+        /// What is done as a rule.
+        usual: Operation,
         /// 0 to 100.
         write_percent: u64,
     },
@@ -135,26 +137,41 @@ impl Load<'_> {
     }
 }
 
-/// Sends one write and one read, and says how long their answers are.
+/// Bytes of the answer to each operation that is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// To a read.
+    pub(crate) read: usize,
+    /// To a write.
+    pub(crate) write: usize,
+    /// To a list of a folder.
+    pub(crate) list: usize,
+}
+
+/// Sends one request of each kind, and says how long the answers are.
 ///
 /// # Errors
 /// A connection that fails, or a status that is not 200.
-pub(crate) fn sample(endpoint: &Endpoint, requests: &Requests) -> Result<(Answer, Answer), CliError> {
+pub(crate) fn sample(endpoint: &Endpoint, requests: &Requests) -> Result<Sizes, CliError> {
     let failed = |error: io::Error| CliError::Unexpected(format!("a first request failed: {error}"));
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let mut requests = requests.clone();
     runtime.block_on(async {
         let mut stream = endpoint.connect().await.map_err(failed)?;
         let mut reader = Reader::new();
-        let mut answers = Vec::new();
-        for operation in [Operation::Write, Operation::Read] {
+        let mut sizes = Sizes { read: 0, write: 0, list: 0 };
+        for (operation, size) in [
+            (Operation::Write, &mut sizes.write),
+            (Operation::Read, &mut sizes.read),
+            (Operation::List, &mut sizes.list),
+        ] {
             let answer = exchange(&mut stream, &mut reader, requests.bytes(operation, 0)).await.map_err(failed)?;
             if answer.status != 200 {
                 return Err(CliError::Unexpected(format!("a first {operation:?} was answered with {}", answer.status)));
             }
-            answers.push(answer);
+            *size = answer.body_bytes;
         }
-        Ok((answers[1], answers[0]))
+        Ok(sizes)
     })
 }
 
@@ -242,8 +259,8 @@ struct Keys<'a> {
 impl Keys<'_> {
     fn next(&mut self) -> Option<(Operation, u64)> {
         match self.order {
-            Order::Random { keys, write_percent } => {
-                let operation = if self.random() % 100 < write_percent { Operation::Write } else { Operation::Read };
+            Order::Random { keys, usual, write_percent } => {
+                let operation = if self.random() % 100 < write_percent { Operation::Write } else { usual };
                 Some((operation, self.random() % keys))
             }
             Order::Once { keys, operation } => {

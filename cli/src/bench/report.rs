@@ -171,6 +171,14 @@ pub(crate) fn processor_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1000 / per_second.max(1)))
 }
 
+/// Resident memory of a process in MiB, from `/proc/<pid>/status`. `None` where there is no such file.
+pub(crate) fn memory_mib(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = resident.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024)
+}
+
 fn rounded(number: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
     (number * scale).round() / scale
@@ -181,8 +189,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_processor_time_is_known() {
+    fn our_own_time_and_memory_are_known() {
         assert!(processor_time(std::process::id()).is_some());
         assert!(processor_time(u32::MAX).is_none());
+        assert!(memory_mib(std::process::id()).is_some_and(|mib| mib > 0));
     }
 }

@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use crate::client::{Client, encode_path};
-use crate::error::CliError;
 
 /// Digits of a folder's number.
 const FOLDER_DIGITS: usize = 7;
@@ -17,15 +16,18 @@ pub(crate) enum Operation {
     Read,
     /// Write a version.
     Write,
+    /// List the folder it is in.
+    List,
     /// Remove all versions and their metadata.
     Remove,
 }
 
-/// The three requests for one server.
+/// The requests for one server, one of each kind.
 #[derive(Clone)]
 pub(crate) struct Requests {
     read: Template,
     write: Template,
+    list: Template,
     remove: Template,
 }
 
@@ -35,27 +37,25 @@ struct Template {
     bytes: Vec<u8>,
     /// Where the digits of the folder begin.
     folder: usize,
-    /// Where the digit of the secret is.
-    leaf: usize,
+    /// Where the digit of the secret is, if it names one.
+    leaf: Option<usize>,
 }
 
 impl Requests {
     /// Renders the requests that `client` would send for the secrets below `prefix`.
-    ///
-    /// # Errors
-    /// The path cannot be in a URL.
-    pub(crate) fn new(client: &Client, mount: &str, prefix: &str, value_bytes: usize) -> Result<Self, CliError> {
+    pub(crate) fn new(client: &Client, mount: &str, prefix: &str, value_bytes: usize) -> Self {
         // Letters and digits of no meaning, different at every place, so that nothing can be compressed away.
         let value: String = (0..value_bytes).map(|place| char::from(b'a' + (place * 7 % 26) as u8)).collect();
         let body = json!({"data": {"value": value}, "options": {}}).to_string();
         let render = |method: &str, part: &str, body: &str| {
             Template::new(client, method, &format!("{mount}/{part}/{prefix}"), body)
         };
-        Ok(Self {
-            read: render("GET", "data", "")?,
-            write: render("PUT", "data", &body)?,
-            remove: render("DELETE", "metadata", "")?,
-        })
+        Self {
+            read: render("GET", "data", ""),
+            write: render("PUT", "data", &body),
+            list: render("LIST", "metadata", ""),
+            remove: render("DELETE", "metadata", ""),
+        }
     }
 
     /// The bytes of one request, for the key of this number.
@@ -63,6 +63,7 @@ impl Requests {
         let template = match operation {
             Operation::Read => &mut self.read,
             Operation::Write => &mut self.write,
+            Operation::List => &mut self.list,
             Operation::Remove => &mut self.remove,
         };
         template.set(key);
@@ -71,18 +72,20 @@ impl Requests {
 }
 
 impl Template {
-    fn new(client: &Client, method: &str, path: &str, body: &str) -> Result<Self, CliError> {
+    fn new(client: &Client, method: &str, path: &str, body: &str) -> Self {
         let base = client.base();
         let host = base.host_str().unwrap_or_default();
         let port = base.port().map(|port| format!(":{port}")).unwrap_or_default();
         let base_path = base.path().trim_end_matches('/');
         let target = &client.target();
-        let mut head = format!("{method} {base_path}/v1/{}/f", encode_path(path));
+        // LIST goes as a read with a question, as the other commands send it.
+        let (verb, leaf_and_query) = if method == "LIST" { ("GET", "?list=true") } else { (method, "/k0") };
+        let mut head = format!("{verb} {base_path}/v1/{}/f", encode_path(path));
         let folder = head.len();
         head.push_str(&"0".repeat(FOLDER_DIGITS));
-        head.push_str("/k");
-        let leaf = head.len();
-        head.push_str(&format!("0 HTTP/1.1\r\nhost: {host}{port}\r\n"));
+        head.push_str(leaf_and_query);
+        let leaf = (method != "LIST").then(|| head.len() - 1);
+        head.push_str(&format!(" HTTP/1.1\r\nhost: {host}{port}\r\n"));
         if let Some(token) = &target.token {
             head.push_str(&format!("x-vault-token: {}\r\n", token.expose()));
         }
@@ -94,7 +97,7 @@ impl Template {
         }
         head.push_str("\r\n");
         head.push_str(body);
-        Ok(Self { bytes: head.into_bytes(), folder, leaf })
+        Self { bytes: head.into_bytes(), folder, leaf }
     }
 
     fn set(&mut self, key: u64) {
@@ -103,7 +106,9 @@ impl Template {
             *digit = b'0' + (rest % 10) as u8;
             rest /= 10;
         }
-        self.bytes[self.leaf] = b'0' + (key % FOLDER_SIZE) as u8;
+        if let Some(leaf) = self.leaf {
+            self.bytes[leaf] = b'0' + (key % FOLDER_SIZE) as u8;
+        }
     }
 }
 
@@ -130,20 +135,18 @@ mod tests {
             timeout: Duration::from_secs(1),
         })
         .unwrap();
-        let mut requests = Requests::new(&client, "secret", "a b", 3).unwrap();
+        let mut requests = Requests::new(&client, "secret", "a b", 3);
         assert_eq!(
             requests.bytes(Operation::Read, 12_345),
             b"GET /v1/secret/data/a%20b/f0001234/k5 HTTP/1.1\r\nhost: 127.0.0.1:8200\r\nx-vault-token: t\r\n\r\n"
         );
         let write = String::from_utf8(requests.bytes(Operation::Write, 7).to_vec()).unwrap();
         assert!(write.starts_with("PUT /v1/secret/data/a%20b/f0000000/k7 HTTP/1.1\r\n"), "{write}");
-        assert!(
-            write.ends_with("content-length: 39\r\n\r\n{\"data\":{\"value\":\"aho\"},\"options\":{}}")
-                || write.contains("\"aho\""),
-            "{write}"
-        );
+        assert!(write.contains("\"aho\""), "{write}");
         let (head, body) = write.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("content-length: {}", body.len())), "{write}");
+        let list = String::from_utf8(requests.bytes(Operation::List, 12_345).to_vec()).unwrap();
+        assert!(list.starts_with("GET /v1/secret/metadata/a%20b/f0001234?list=true HTTP/1.1\r\n"), "{list}");
         assert!(requests.bytes(Operation::Remove, 0).starts_with(b"DELETE /v1/secret/metadata/a%20b/f0000000/k0 "));
     }
 }

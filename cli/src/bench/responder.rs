@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// Bytes of the answer to a GET
     #[arg(long)]
     read_bytes: usize,
+    /// Bytes of the answer to a GET with a question
+    #[arg(long)]
+    list_bytes: usize,
     /// Bytes of the answer to anything else
     #[arg(long)]
     write_bytes: usize,
@@ -40,10 +43,11 @@ pub(crate) struct Arguments {
     tls: bool,
 }
 
-/// The two answers, and the TLS to speak.
+/// The answers, and the TLS to speak.
 #[derive(Clone)]
 struct Answers {
     read: Bytes,
+    list: Bytes,
     write: Bytes,
     tls: Option<TlsAcceptor>,
 }
@@ -58,7 +62,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), CliError> {
         true => acceptor().map(|(tls, pem)| (Some(tls), Some(pem))).map_err(failed)?,
         false => (None, None),
     };
-    let answers = Answers { read: filler(arguments.read_bytes), write: filler(arguments.write_bytes), tls };
+    let Arguments { read_bytes, list_bytes, write_bytes, .. } = *arguments;
+    let answers = Answers { read: filler(read_bytes), list: filler(list_bytes), write: filler(write_bytes), tls };
     let first = listen(0).map_err(failed)?;
     let port = first.local_addr().map_err(failed)?.port();
     let mut listeners = vec![first];
@@ -103,10 +108,14 @@ async fn connection(stream: TcpStream, answers: Answers) {
 }
 
 async fn answer(request: Request<Incoming>, answers: Answers) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let body = if request.method() == Method::GET { answers.read } else { answers.write };
-    if request.method() != Method::GET {
-        request.into_body().collect().await?;
-    }
+    let body = match (request.method(), request.uri().query()) {
+        (&Method::GET, None) => answers.read,
+        (&Method::GET, Some(_)) => answers.list,
+        _ => {
+            request.into_body().collect().await?;
+            answers.write
+        }
+    };
     let mut response = Response::new(Full::new(body));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

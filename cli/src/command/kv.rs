@@ -58,7 +58,7 @@ pub(crate) struct List {
     #[arg(long, value_name = "MOUNT")]
     mount: Option<String>,
     /// The folder, as `mount/path`
-    #[arg(required_unless_present = "mount", default_value = "")]
+    #[arg(default_value = "")]
     path: String,
 }
 

@@ -70,13 +70,12 @@ pub(super) fn put(session: &mut Session, arguments: &Put) -> Result<(), CliError
     let given = input::members(&arguments.data)?;
     session.exposed(&given.exposed, "`name=-` and `name=@file` keep it out of them");
     let client = session.client()?;
-    let place = arguments.name.locate(&client)?;
+    let mut place = arguments.name.locate(&client)?;
+    if arguments.cas.is_some() {
+        place = place.versioned()?;
+    }
     let data = Value::Object(given.members);
     let answer = match place.engine {
-        Engine::V1 if arguments.cas.is_some() => {
-            place.versioned()?;
-            return Ok(());
-        }
         Engine::V1 => client.put(&place.plain(), &data)?,
         Engine::V2 => client.put(&place.value(), &json!({"data": data, "options": options(arguments.cas)}))?,
     };
