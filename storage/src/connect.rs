@@ -40,6 +40,9 @@ pub(crate) fn open(file: &Path, role: Role, options: &Options) -> Result<Connect
         (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        // WHY: plans must not depend on bound values. Without this, SQLite parses and plans a statement anew each time
+        // another value is bound, which costs three times the look-up itself.
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
     ] {
         connection.set_db_config(config, on).map_err(failed)?;
     }

@@ -45,3 +45,19 @@ fn hot_statements_use_their_index() {
     assert!(found == include_str!("../tests/plans/hot.txt"), "the plans are now:\n{found}");
     assert!(!found.contains("SCAN ") && !found.contains("TEMP B-TREE"));
 }
+
+#[test]
+fn a_statement_is_planned_once_whatever_is_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), &Options::default()).unwrap();
+    let connection = connect::open(store.file(), Role::Reader, &Options::default()).unwrap();
+    for table in Table::ALL {
+        for text in [reader::ROW.of(table), reader::ROW_WITH_HEAD.of(table), plan::STANDING.of(table)] {
+            for value in 0..5u8 {
+                let mut statement = connection.prepare_cached(text).unwrap();
+                assert!(!statement.exists([[value; 4]]).unwrap());
+                assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0, "{text}");
+            }
+        }
+    }
+}
