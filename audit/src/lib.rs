@@ -1,1 +1,24 @@
-//! audit
+//! What happened, provably: the canonical record, the hash chain, the segment files, the verifier.
+//!
+//! Reading order: [`record`] (an event as canonical JSON, in a [`Batch`]), `chain` (each record names the one before),
+//! [`checkpoint`] (a signed statement about the chain so far), [`journal`] (one stream on disk, durable before the
+//! answer), `line` and `reader` (reading records back, strictly), [`verify`] (is this what was written?).
+
+pub mod record;
+
+mod chain;
+
+pub mod checkpoint;
+
+pub mod journal;
+
+mod line;
+
+mod reader;
+
+pub mod verify;
+
+pub use checkpoint::AuditKey;
+pub use journal::{Cut, Durability, Journal, JournalError, Options};
+pub use record::{Batch, IntentError, intent};
+pub use verify::{Expected, Report, verify};
