@@ -1,0 +1,55 @@
+//! A batch on its way: its commands, and those who wait for their outcomes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use keyward_model::{Command, Outcome};
+use tokio::sync::oneshot;
+
+use crate::submit::SubmitError;
+
+/// Where one command's outcome is awaited. Dropped unanswered, it tells the waiter that the outcome is not known.
+pub(crate) type Waiter = oneshot::Sender<Result<Outcome, SubmitError>>;
+
+/// What travels beside an entry's bytes on the node that proposed it. Clones share it; it is taken once.
+#[derive(Clone, Default)]
+pub(crate) struct Flight(Option<Arc<Inner>>);
+
+struct Inner {
+    passengers: Mutex<Option<Passengers>>,
+    logged: AtomicBool,
+}
+
+/// The commands of one batch and their waiters, at the same positions.
+pub(crate) struct Passengers {
+    pub(crate) commands: Vec<Command>,
+    pub(crate) waiters: Vec<Waiter>,
+}
+
+impl Flight {
+    /// A flight with passengers.
+    pub(crate) fn new(passengers: Passengers) -> Self {
+        Self(Some(Arc::new(Inner { passengers: Mutex::new(Some(passengers)), logged: AtomicBool::new(false) })))
+    }
+
+    /// The passengers, if nobody took them before.
+    pub(crate) fn take(&self) -> Option<Passengers> {
+        self.0.as_ref()?.passengers.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The batch goes into the log: from here on it may take effect, whatever happens.
+    pub(crate) fn mark_logged(&self) {
+        if let Some(inner) = &self.0 {
+            inner.logged.store(true, Ordering::Release);
+        }
+    }
+
+    /// The batch was turned away. If it never came into the log the waiters are told `error`, else that nobody knows.
+    pub(crate) fn refuse(&self, error: &SubmitError) {
+        let logged = self.0.as_ref().is_some_and(|inner| inner.logged.load(Ordering::Acquire));
+        let error = if logged { &SubmitError::Unknown } else { error };
+        for waiter in self.take().into_iter().flat_map(|passengers| passengers.waiters) {
+            drop(waiter.send(Err(error.clone())));
+        }
+    }
+}

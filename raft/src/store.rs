@@ -1,0 +1,130 @@
+//! The log as openraft asks for it.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{EntryPayload, LogState, RaftLogReader};
+use tokio::sync::oneshot;
+
+use crate::log::Log;
+use crate::types::{Entry, LogId, Types, Vote};
+
+/// Bytes of entries that go to a follower at once.
+const REPLICATED_BYTES_MAX: u64 = 1 << 20;
+
+/// The log, and how far it may be purged.
+#[derive(Clone)]
+pub struct LogStore {
+    log: Log,
+    purging: Arc<Purging>,
+}
+
+/// What log and state machine must agree on.
+#[derive(Debug, Default)]
+pub struct Purging {
+    /// Entries below this index are durable in the state database.
+    pub durable_next: AtomicU64,
+    /// A purge was asked for and did not come yet.
+    pub asked: AtomicBool,
+}
+
+impl LogStore {
+    /// The store over `log`.
+    pub fn new(log: Log, purging: Arc<Purging>) -> Self {
+        Self { log, purging }
+    }
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(last) => last.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.log.read(start..end, u64::MAX)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.log.read(start..end, REPLICATED_BYTES_MAX)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.log.vote())
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        Ok(LogState { last_purged_log_id: self.log.purged(), last_log_id: self.log.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.log.save_vote(*vote, Box::new(move |result| drop(sender.send(result))));
+        receiver.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    // It comes once per commit, inside the core's loop: noted, and durable with the next append.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.log.set_committed(committed);
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.log.committed())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        for entry in &entries {
+            if let EntryPayload::Normal(batch) = &entry.payload {
+                batch.flight().mark_logged();
+            }
+        }
+        self.log.append(entries, Box::new(move |result| callback.io_completed(result)))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.log.truncate_after(last);
+        Ok(())
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        let durable_next = self.purging.durable_next.load(Ordering::Acquire);
+        if upto.index >= durable_next {
+            // INVARIANT: purged <= durably applied. Beyond it lies the loss of acknowledged writes at the next power cut.
+            let message = format!("entry {} must not be purged: the state is durable only below {durable_next}", upto.index);
+            return Err(io::Error::other(message));
+        }
+        self.purging.asked.store(false, Ordering::Release);
+        self.log.purge(upto);
+        Ok(())
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the raft log is closed")
+}
