@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
-use keyward_model::{Command, Outcome, decode_batch};
+use keyward_model::command::decode_batch;
+use keyward_model::{Command, Outcome};
 use keyward_storage::{Content, Position, Store, StoreError, Writer};
 use openraft::EntryPayload;
 use openraft::storage::EntryResponder;
@@ -26,7 +27,7 @@ type Done<T> = oneshot::Sender<io::Result<T>>;
 /// What can be asked of the thread.
 pub(crate) enum Job {
     Apply(Vec<EntryResponder<Types>>, Done<()>),
-    MakeDurable(Done<SnapshotMeta>),
+    MakeDurable(Done<(SnapshotMeta, SnapshotData)>),
     Install(SnapshotMeta, SnapshotData, Done<()>),
     Stop(Done<()>),
 }
@@ -38,12 +39,14 @@ struct State {
     applied: Option<LogId>,
     membership: StoredMembership,
     snapshot: Option<SnapshotMeta>,
-    store: Store,
+    /// `None` only while another state is put in its place.
+    store: Option<Store>,
 }
 
 /// What the thread works with.
 pub(crate) struct Applier {
     pub(crate) writer: Option<Writer>,
+    pub(crate) store_options: keyward_storage::Options,
     pub(crate) standing: Arc<Standing>,
     pub(crate) purging: Arc<Purging>,
     pub(crate) log: Log,
@@ -60,7 +63,12 @@ impl Standing {
     /// The stored membership is not one.
     pub(crate) fn of(store: Store, writer: &Writer) -> io::Result<Self> {
         let membership = stored_membership(writer)?;
-        Ok(Self(Mutex::new(State { applied: writer.applied().map(to_log_id), membership, snapshot: None, store })))
+        Ok(Self(Mutex::new(State {
+            applied: writer.applied().map(to_log_id),
+            membership,
+            snapshot: None,
+            store: Some(store),
+        })))
     }
 
     pub(crate) fn applied(&self) -> (Option<LogId>, StoredMembership) {
@@ -68,12 +76,10 @@ impl Standing {
         (state.applied, state.membership.clone())
     }
 
-    pub(crate) fn snapshot(&self) -> Option<SnapshotMeta> {
-        self.state().snapshot.clone()
-    }
-
-    pub(crate) fn live_snapshot(&self) -> SnapshotData {
-        SnapshotData::Live(self.state().store.clone())
+    /// The last position made durable, and the state that holds it.
+    pub(crate) fn snapshot(&self) -> Option<(SnapshotMeta, SnapshotData)> {
+        let state = self.state();
+        Some((state.snapshot.clone()?, SnapshotData::Live(state.store.clone()?)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -155,31 +161,33 @@ impl Applier {
         Ok(())
     }
 
-    fn make_durable(&mut self) -> Result<SnapshotMeta, ApplyError> {
+    fn make_durable(&mut self) -> Result<(SnapshotMeta, SnapshotData), ApplyError> {
         let writer = self.writer.as_mut().ok_or(ApplyError::NoWriter)?;
         let durable = writer.make_durable()?;
         self.purging.durable_next.store(durable.map_or(0, |at| at.index + 1), Ordering::Release);
         let mut state = self.standing.state();
         let meta = SnapshotMeta { last_log_id: durable.map(to_log_id), last_membership: state.membership.clone() };
-        state.snapshot = Some(meta.clone());
-        Ok(meta)
+        state.snapshot = Some(meta);
+        drop(state);
+        self.standing.snapshot().ok_or(ApplyError::NoWriter)
     }
 
     /// Replaces the state. Nobody else may hold a handle of the old database while it is done.
     fn install(&mut self, meta: &SnapshotMeta, data: &SnapshotData) -> Result<(), ApplyError> {
-        let store = self.standing.state().store.clone();
-        let directory = store.file().parent().map(PathBuf::from).unwrap_or_default();
-        let received = match data {
-            SnapshotData::File(path) => path.clone(),
+        self.writer = None;
+        let old = self.standing.state().store.take().ok_or(ApplyError::NoWriter)?;
+        let directory = old.file().parent().map(PathBuf::from).unwrap_or_default();
+        drop(old);
+        let received = directory.join("received.snapshot");
+        let store = match data {
+            SnapshotData::File(path) => Store::install(&directory, path, &self.store_options)?,
             SnapshotData::Live(other) => {
-                let path = directory.join("received.snapshot");
-                other.snapshot_into(&path)?;
-                path
+                other.snapshot_into(&received)?;
+                let store = Store::install(&directory, &received, &self.store_options)?;
+                std::fs::remove_file(&received).map_err(ApplyError::Io)?;
+                store
             }
         };
-        drop(store);
-        self.writer = None;
-        let store = self.standing.replace(&directory, &received)?;
         let writer = store.writer()?;
         let applied = writer.applied().map(to_log_id);
         if applied != meta.last_log_id {
@@ -187,13 +195,10 @@ impl Applier {
         }
         let membership = stored_membership(&writer).map_err(ApplyError::Io)?;
         self.purging.durable_next.store(applied.map_or(0, |at| at.index + 1), Ordering::Release);
-        let mut state = self.standing.state();
-        state.applied = applied;
-        state.membership = membership;
-        state.snapshot = Some(meta.clone());
-        drop(state);
         self.writer = Some(writer);
-        std::fs::remove_file(&received).map_err(ApplyError::Io)
+        let mut state = self.standing.state();
+        *state = State { applied, membership, snapshot: Some(meta.clone()), store: Some(store) };
+        Ok(())
     }
 }
 
@@ -215,7 +220,9 @@ impl Load {
     fn of(at: LogId, payload: crate::types::Payload) -> Result<Self, ApplyError> {
         let (kind, commands, waiters) = match payload {
             EntryPayload::Blank => (Kind::Blank, Vec::new(), Vec::new()),
-            EntryPayload::Membership(membership) => (Kind::Membership(encode_membership(&membership)), Vec::new(), Vec::new()),
+            EntryPayload::Membership(membership) => {
+                (Kind::Membership(encode_membership(&membership)), Vec::new(), Vec::new())
+            }
             EntryPayload::Normal(batch) => match batch.flight().take() {
                 Some(passengers) => (Kind::Commands, passengers.commands, passengers.waiters),
                 None => {

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::{Arc, mpsc};
 
 use futures_util::{Stream, StreamExt};
-use openraft::storage::EntryResponder;
-use openraft::{RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{RaftSnapshotBuilder, Snapshot};
 use tokio::sync::oneshot;
 
 use crate::applier::{Job, Standing};
@@ -32,10 +32,6 @@ impl Machine {
         let (sender, receiver) = oneshot::channel();
         self.jobs.send(job(sender)).map_err(|_| stopped())?;
         receiver.await.unwrap_or_else(|_| Err(stopped()))
-    }
-
-    fn snapshot(&self, meta: SnapshotMeta) -> MachineSnapshot {
-        Snapshot { meta, snapshot: self.standing.live_snapshot() }
     }
 }
 
@@ -68,7 +64,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<MachineSnapshot>> {
-        Ok(self.standing.snapshot().map(|meta| self.snapshot(meta)))
+        Ok(self.standing.snapshot().map(|(meta, snapshot)| Snapshot { meta, snapshot }))
     }
 }
 
@@ -78,7 +74,7 @@ impl RaftSnapshotBuilder<Types> for Machine {
     // A snapshot here is a promise about the database as it is: durable up to the position it names. No file is made
     // before a follower needs one.
     async fn build_snapshot(&mut self) -> io::Result<MachineSnapshot> {
-        let meta = self.ask(Job::MakeDurable).await?;
-        Ok(self.snapshot(meta))
+        let (meta, snapshot) = self.ask(Job::MakeDurable).await?;
+        Ok(Snapshot { meta, snapshot })
     }
 }

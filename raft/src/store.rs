@@ -116,7 +116,8 @@ impl RaftLogStorage<Types> for LogStore {
         let durable_next = self.purging.durable_next.load(Ordering::Acquire);
         if upto.index >= durable_next {
             // INVARIANT: purged <= durably applied. Beyond it lies the loss of acknowledged writes at the next power cut.
-            let message = format!("entry {} must not be purged: the state is durable only below {durable_next}", upto.index);
+            let message =
+                format!("entry {} must not be purged: the state is durable only below {durable_next}", upto.index);
             return Err(io::Error::other(message));
         }
         self.purging.asked.store(false, Ordering::Release);

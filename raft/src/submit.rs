@@ -1,4 +1,37 @@
-//! Why a command did not get an outcome.
+//! Commands on their way into the log: queued in the order they come, proposed in batches, never by a timer.
+//!
+//! If nothing is in flight a command goes at once. Otherwise it waits for one of the batches in flight and then goes
+//! with everything else that waits: the busier the node, the larger the batch, and each batch pays one flush.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use keyward_model::command::encode_batch;
+use keyward_model::{Command, Outcome};
+use openraft::errors::ClientWriteError;
+use tokio::sync::{Notify, oneshot};
+
+use crate::answer::Answer;
+use crate::flight::{Flight, Passengers, Waiter};
+use crate::log::Log;
+use crate::log::record::BODY_BYTES_MAX;
+use crate::types::{Batch, Types};
+
+/// Commands that may wait.
+const QUEUE_COMMANDS_MAX: usize = 8192;
+/// Bytes of commands that may wait.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Commands of one entry.
+const BATCH_COMMANDS_MAX: usize = 512;
+/// Bytes of one entry, unless a single command is larger.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// What a log record and a segment need beside an entry's bytes.
+const ENTRY_OVERHEAD_BYTES: usize = 8 << 10;
 
 /// Why a command did not get an outcome.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -29,4 +62,195 @@ pub enum SubmitError {
     /// The command was proposed, and what became of it is not known: it may or may not take effect.
     #[error("the outcome of the write is not known")]
     Unknown,
+}
+
+/// A command that is on its way; awaiting it gives what became of it.
+#[derive(Debug)]
+#[must_use = "the outcome of a command is known only to who awaits it"]
+pub struct Submission(oneshot::Receiver<Result<Outcome, SubmitError>>);
+
+impl Future for Submission {
+    type Output = Result<Outcome, SubmitError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(SubmitError::Unknown)))
+    }
+}
+
+/// The queue before the log.
+pub(crate) struct Coalescer {
+    queue: Mutex<Queue>,
+    wake: Notify,
+    idle: Notify,
+    log: Log,
+    command_bytes_max: usize,
+    batch_bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<(Command, usize, Waiter)>,
+    bytes: usize,
+    in_flight: usize,
+    closed: bool,
+}
+
+impl Coalescer {
+    /// A queue before `log`, whose segments have `segment_bytes`.
+    pub(crate) fn new(log: Log, segment_bytes: u32) -> Self {
+        let command_bytes_max = BODY_BYTES_MAX.min(segment_bytes as usize).saturating_sub(ENTRY_OVERHEAD_BYTES);
+        let batch_bytes_max = BATCH_BYTES_MAX.min(command_bytes_max / 2);
+        let (queue, wake, idle) = (Mutex::default(), Notify::new(), Notify::new());
+        Self { queue, wake, idle, log, command_bytes_max, batch_bytes_max }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a command at the end of the queue.
+    pub(crate) fn enqueue(&self, command: Command) -> Result<Submission, SubmitError> {
+        let bytes = command.size_hint();
+        if bytes > self.command_bytes_max {
+            return Err(SubmitError::TooLarge { bytes, bytes_max: self.command_bytes_max });
+        }
+        if self.log.is_full() {
+            return Err(SubmitError::DiskFull);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let mut queue = self.queue();
+        if queue.closed {
+            return Err(SubmitError::Stopped);
+        }
+        if queue.waiting.len() >= QUEUE_COMMANDS_MAX || queue.bytes + bytes > QUEUE_BYTES_MAX {
+            return Err(SubmitError::Overloaded);
+        }
+        queue.bytes += bytes;
+        queue.waiting.push_back((command, bytes, sender));
+        // A full pipeline takes the next batch by itself when one of its batches is done.
+        let wake = queue.in_flight < self.in_flight_max();
+        drop(queue);
+        if wake {
+            self.wake.notify_one();
+        }
+        Ok(Submission(receiver))
+    }
+
+    /// Commands that wait to be proposed.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue().waiting.len()
+    }
+
+    /// Nothing new from here on; what waits still goes.
+    pub(crate) fn close(&self) {
+        self.queue().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// Returns when no batch is in flight.
+    pub(crate) async fn landed(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.queue().in_flight == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// The next batch, when there may be one more in flight; `None` once closed and empty.
+    pub(crate) async fn next(self: &Arc<Self>) -> Option<Proposal> {
+        loop {
+            if let Some(passengers) = self.take() {
+                let encoded = Bytes::from(encode_batch(&passengers.commands));
+                return Some(Proposal {
+                    encoded,
+                    guard: Guard { flight: Flight::new(passengers), queue: Arc::clone(self) },
+                });
+            }
+            if self.is_done() {
+                return None;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let queue = self.queue();
+        queue.closed && queue.waiting.is_empty()
+    }
+
+    fn take(&self) -> Option<Passengers> {
+        let mut queue = self.queue();
+        if queue.waiting.is_empty() || queue.in_flight >= self.in_flight_max() {
+            return None;
+        }
+        queue.in_flight += 1;
+        let room = queue.waiting.len().min(BATCH_COMMANDS_MAX);
+        let (mut commands, mut waiters, mut bytes) = (Vec::with_capacity(room), Vec::with_capacity(room), 0);
+        while commands.len() < BATCH_COMMANDS_MAX
+            && queue.waiting.front().is_some_and(|(_, size, _)| bytes == 0 || bytes + size <= self.batch_bytes_max)
+            && let Some((command, size, waiter)) = queue.waiting.pop_front()
+        {
+            bytes += size;
+            commands.push(command);
+            waiters.push(waiter);
+        }
+        queue.bytes -= bytes;
+        Some(Passengers { commands, waiters })
+    }
+
+    /// A slow disk is kept busy by more batches at a time.
+    fn in_flight_max(&self) -> usize {
+        match self.log.flush_time() {
+            time if time < Duration::from_micros(300) => 2,
+            time if time < Duration::from_millis(1) => 4,
+            _ => 8,
+        }
+    }
+}
+
+/// A batch that is about to be proposed.
+pub(crate) struct Proposal {
+    encoded: Bytes,
+    guard: Guard,
+}
+
+impl Proposal {
+    /// The entry's data, and who is to be told when it is applied or turned away.
+    pub(crate) fn into_parts(self) -> (Batch, Answer<openraft::raft::ClientWriteResult<Types>>) {
+        let batch = Batch::with_flight(self.encoded, self.guard.flight.clone());
+        let guard = self.guard;
+        let answer = Answer::new(move |result: openraft::raft::ClientWriteResult<Types>| {
+            let leader = match result {
+                Ok(_) => return drop(guard),
+                Err(ClientWriteError::ForwardToLeader(forward)) => forward.leader_id,
+                Err(_) => None,
+            };
+            guard.flight.refuse(&SubmitError::NotLeader { leader });
+        });
+        (batch, answer)
+    }
+}
+
+/// One place in the pipeline; given back when dropped. Whoever still waits then is told.
+struct Guard {
+    flight: Flight,
+    queue: Arc<Coalescer>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.flight.refuse(&SubmitError::Stopped);
+        let mut queue = self.queue.queue();
+        queue.in_flight -= 1;
+        let (more, idle) = (!queue.waiting.is_empty(), queue.in_flight == 0);
+        drop(queue);
+        if more {
+            self.queue.wake.notify_one();
+        }
+        if idle {
+            self.queue.idle.notify_waiters();
+        }
+    }
 }

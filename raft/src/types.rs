@@ -8,18 +8,33 @@ use openraft::BasicNode;
 use crate::answer::Answer;
 use crate::flight::Flight;
 
-openraft::declare_raft_types!(
-    /// Our types for openraft. Nothing of openraft's own goes to disk: `log::record` has the encodings.
-    pub Types:
-        D = Batch,
-        R = (),
-        NodeId = u64,
-        Node = BasicNode,
-        Term = u64,
-        LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>,
-        Vote = openraft::impls::Vote<openraft::impls::leader_id_adv::LeaderId<u64, u64>>,
-        Responder<T> = Answer<T> where T: Send + 'static,
-);
+/// Our types for openraft. Nothing of openraft's own goes to disk: `log::record` has the encodings.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Types;
+
+type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+
+impl openraft::RaftTypeConfig for Types {
+    type D = Batch;
+    type R = ();
+    type NodeId = u64;
+    type Node = BasicNode;
+    type Term = u64;
+    type LeaderId = LeaderId;
+    type Vote = openraft::impls::Vote<LeaderId>;
+    type Payload = openraft::EntryPayload<Batch, u64, BasicNode>;
+    type Entry = openraft::Entry<LeaderId, Self::Payload>;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type Responder<T>
+        = Answer<T>
+    where
+        T: Send + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: Send + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 /// Term, leader and index: which entry.
 pub type LogId = openraft::type_config::alias::LogIdOf<Types>;
@@ -39,7 +54,7 @@ pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
 
 /// The log id of `index` by the leader `node` of `term`.
 pub fn log_id(term: u64, node: u64, index: u64) -> LogId {
-    LogId::new(openraft::impls::leader_id_adv::LeaderId { term, node_id: node }, index)
+    LogId::new(LeaderId { term, node_id: node }, index)
 }
 
 /// The application's part of an entry: a batch of commands as `keyward_model::encode_batch` wrote them.

@@ -148,7 +148,8 @@ impl Memory {
     /// The entries of `range` that there are, up to `bytes_max` of payload but at least one.
     pub(super) fn places(&self, range: Range<u64>, bytes_max: u64) -> Vec<Place> {
         let range = range.start.max(self.first)..range.end.min(self.next());
-        let mut places = Vec::with_capacity(usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0).min(1024));
+        let mut places =
+            Vec::with_capacity(usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0).min(1024));
         let mut bytes = 0;
         for index in range {
             let place = match index.checked_sub(self.tail_first) {

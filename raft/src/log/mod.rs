@@ -238,14 +238,16 @@ impl Log {
     pub fn read(&self, range: Range<u64>, bytes_max: u64) -> io::Result<Vec<Entry>> {
         let places = self.0.shared.memory().places(range.clone(), bytes_max);
         let read: io::Result<Vec<Entry>> = places.into_iter().map(Place::entry).collect();
-        match read {
+        let read = match read {
             // A purge may have erased a segment between the look-up and the read.
             Err(_) if self.purged().is_some_and(|purged| purged.index >= range.start) => {
                 let rest = self.0.shared.memory().places(range, bytes_max);
                 rest.into_iter().map(Place::entry).collect()
             }
             read => read,
-        }
+        };
+        // What cannot be read was acknowledged once: going on without it would be a lie.
+        read.inspect_err(|error| self.0.shared.fail(&error.to_string()))
     }
 
     /// The node's vote.

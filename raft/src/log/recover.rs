@@ -108,7 +108,9 @@ fn check_horizon(dir: &Path, memory: &Memory, horizon: Option<Point>) -> Result<
             "it was durable up to segment {:016x} offset {} (next entry {}), but ends at segment {:016x} offset {} (next entry {})",
             point.seq, point.end, point.next_index, found.seq, found.end, found.next_index
         )),
-        None if found.seq > 0 => lost("the file `horizon`, which says how far it reached, is missing or broken".to_owned()),
+        None if found.seq > 0 => {
+            lost("the file `horizon`, which says how far it reached, is missing or broken".to_owned())
+        }
         _ => Ok(()),
     }
 }

@@ -6,9 +6,9 @@ use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::Shared;
 use super::horizon::Horizon;
 use super::segment::{self, Segment, Spare};
-use super::Shared;
 
 /// How often a full disk is looked at again.
 const FULL_RETRY: Duration = Duration::from_millis(200);

@@ -106,7 +106,11 @@ fn run(log: &Log, groups: &[Vec<Act>]) -> (usize, usize) {
         for act in group {
             asked += 1;
             let (sender, at) = (sender.clone(), asked);
-            let done: Done = Box::new(move |result| drop(result.is_ok().then(|| sender.send(at))));
+            let done: Done = Box::new(move |result| {
+                if result.is_ok() {
+                    sender.send(at).unwrap_or(())
+                }
+            });
             let mut memory = log.0.shared.memory();
             match act.clone() {
                 Act::Entry(entry) => {
@@ -191,7 +195,9 @@ fn an_error_of_the_disk_is_final_and_nobody_is_told_a_lie() {
         fs.fail_at(step, Fault::Io);
         let calls = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&calls);
-        let failed = Box::new(move |_: &str| drop(counted.fetch_add(1, Ordering::SeqCst)));
+        let failed = Box::new(move |_: &str| {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
         let Ok(log) = Log::open(Ground { failed, ..ground(&fs, true) }, OPTIONS) else { continue };
         let (known, asked) = run(&log, &groups);
         assert_eq!(calls.load(Ordering::SeqCst), 1, "step {step}");
@@ -325,7 +331,11 @@ fn many_writers_share_a_flush() {
     let (sender, receiver) = mpsc::channel();
     for index in 0..2000 {
         let sender = sender.clone();
-        log.append(vec![entry(1, index, 900)], Box::new(move |result| drop(sender.send((index, result.is_ok()))))).unwrap();
+        log.append(
+            vec![entry(1, index, 900)],
+            Box::new(move |result| sender.send((index, result.is_ok())).unwrap_or(())),
+        )
+        .unwrap();
     }
     drop(sender);
     let told: Vec<(u64, bool)> = receiver.iter().collect();

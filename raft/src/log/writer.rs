@@ -91,9 +91,7 @@ impl Writer {
     fn put_committed(&mut self, shared: &Shared) -> io::Result<()> {
         let committed = shared.memory().committed;
         match committed {
-            Some(upto) if committed > self.committed => {
-                self.put(shared, &Record::Committed(upto))
-            }
+            Some(upto) if committed > self.committed => self.put(shared, &Record::Committed(upto)),
             _ => Ok(()),
         }
     }
@@ -186,8 +184,7 @@ impl Writer {
         let capacity = spare.capacity;
         memory.segments.push_back(Segment { seq: spare.seq, epoch, capacity, end: 0, highest: None, file: spare.file });
         drop(memory);
-        let kept =
-            [self.vote.map(Record::Vote), self.purged.map(Record::Purge), self.committed.map(Record::Committed)];
+        let kept = [self.vote.map(Record::Vote), self.purged.map(Record::Purge), self.committed.map(Record::Committed)];
         for record in kept.iter().flatten() {
             self.encode(shared, record);
         }
