@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::bench;
-use crate::command::{alias, completion, generic, kv, login, operator, policy, secrets, status, token};
+use crate::command::{alias, audit, completion, generic, kv, login, operator, policy, secrets, status, token};
 use crate::output::Format;
 
 /// Keeps secrets, and gives them out only after asking who wants them and writing that down.
@@ -94,6 +94,9 @@ pub(crate) enum Command {
     /// Initialise, unseal, seal, rotate keys
     #[command(subcommand)]
     Operator(operator::Command),
+    /// Check an audit trail
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Measure a server against the bare limit of this machine
     Bench(bench::Arguments),
     /// The server that does nothing but answer, for `bench`
@@ -217,6 +220,7 @@ mod tests {
             "write -f sys/rotate",
             "login -method=userpass username=me",
             "completion bash",
+            "audit verify -from=audit -stream=n1-1",
             "bench --connections 1,64 --workload mix --duration 2",
         ] {
             let arguments = std::iter::once("keyward").chain(line.split(' ')).map(str::to_owned);

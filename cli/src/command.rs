@@ -18,6 +18,8 @@ pub(crate) mod secrets;
 
 pub(crate) mod operator;
 
+pub(crate) mod audit;
+
 pub(crate) mod completion;
 
 use std::time::Duration;
@@ -114,6 +116,13 @@ impl Session {
         }
     }
 
+    /// What goes into a pipe is written in `format`, unless somebody asked for another.
+    pub(crate) fn prefer_in_pipes(&mut self, format: Format) {
+        if self.global.format.is_none() && self.env.find("FORMAT").is_none() {
+            self.output.prefer_in_pipes(format);
+        }
+    }
+
     fn timeout_s(&self) -> Result<u64, CliError> {
         if let Some(seconds) = self.global.timeout {
             return Ok(seconds.max(1));
@@ -146,6 +155,7 @@ pub(crate) fn run(session: &mut Session, command: Command) -> Result<(), CliErro
         Command::Policy(command) => policy::run(session, &command),
         Command::Secrets(command) => secrets::run(session, command),
         Command::Operator(command) => operator::run(session, &command),
+        Command::Audit(command) => audit::run(session, &command),
         Command::Bench(arguments) => bench::run(session, &arguments),
         Command::BenchResponder(arguments) => bench::responder::run(&arguments),
         Command::Completion(arguments) => completion::run(session, &arguments),

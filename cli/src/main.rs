@@ -30,11 +30,15 @@ use crate::env::Environment;
 fn main() -> ExitCode {
     // One TLS provider for the whole process, chosen before anything can ask for it; a second call would be ours, too.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
-    let cli = match Cli::try_parse_from(args::normalise(arguments)) {
+    let arguments = args::normalise(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()));
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(refusal) => {
-            let code = if refusal.use_stderr() { 1 } else { 0 };
+            let code = match (refusal.use_stderr(), arguments.get(1).map(String::as_str)) {
+                (false, _) => 0,
+                (true, Some("audit")) => command::audit::USAGE,
+                (true, _) => 1,
+            };
             refusal.print().ok();
             return ExitCode::from(code);
         }

@@ -65,6 +65,13 @@ impl Output {
         self.err_sink
     }
 
+    /// What goes into a pipe is written in `format` from now on.
+    pub(crate) fn prefer_in_pipes(&mut self, format: Format) {
+        if self.out_sink == Sink::Pipe {
+            self.format = format;
+        }
+    }
+
     /// The field that was asked for alone.
     pub(crate) fn field(&self) -> Option<&str> {
         self.field.as_deref()

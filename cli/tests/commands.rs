@@ -10,6 +10,8 @@ mod responder;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
+use keyward_model::event::{Event, EventKind, EventOutcome, Ulid};
+use keyward_model::{Id, Secret, Timestamp};
 use responder::{Responder, Run, denied, envelope, preflight};
 use serde_json::{Value, json};
 
@@ -462,6 +464,45 @@ fn bench_counts_what_is_refused_as_errors() {
     assert!(run.err.contains("status 503"), "{}", run.err);
     let run = Responder::start().run(&["bench"], "").expect(2);
     assert!(run.err.contains("599"), "{}", run.err);
+}
+
+#[test]
+fn an_audit_trail_is_verified_without_a_server() {
+    let home = tempfile::tempdir().unwrap();
+    let audit = |arguments: &[&str]| Run::of(home.path(), &[&["audit", "verify"], arguments].concat(), "", &[]);
+    audit(&[]).expect(2);
+    audit(&["absent"]).expect(3);
+    audit(&["."]).expect(3);
+    let options = keyward_audit::Options {
+        segment_bytes: 1 << 20,
+        durability: keyward_audit::Durability::Kernel,
+        key: keyward_audit::AuditKey::from_seed(&Secret::new([7; 32])).unwrap(),
+    };
+    let folder = home.path().join("trail");
+    let journal = keyward_audit::Journal::open(&folder, Id([1; 16]), 1, options).unwrap();
+    let mut batch = journal.batch();
+    for number in 0..3 {
+        let moment = Timestamp(1_764_000_000_000_000_000 + number);
+        let id = Ulid(u128::from(number.unsigned_abs()));
+        batch.push(&Event::new(id, moment, EventKind::SysStart, EventOutcome::Success));
+    }
+    journal.append(&mut batch).unwrap();
+    let (seq, hash) = journal.head();
+    let head = json!({"stream": journal.stream(), "seq": seq, "hash": hex::encode(hash)});
+    drop(journal);
+    std::fs::write(home.path().join("heads"), format!("# remembered\n{head}\n")).unwrap();
+    let report: Value = serde_json::from_str(&audit(&["trail", "--checkpoints=heads"]).expect(0).out).unwrap();
+    assert_eq!((&report["ok"], &report["streams"][0]["events"]), (&json!(true), &json!(3)));
+    let table = audit(&["--from=trail", "-format=table"]).expect(0).out;
+    assert!(table.contains("whole"), "{table}");
+    audit(&["trail", "--keys=heads"]).expect(2);
+
+    let mut segments = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segments.find(|path| path.extension().is_some_and(|extension| extension == "jsonl")).unwrap();
+    let text = std::fs::read_to_string(&segment).unwrap().replacen("SYS_START", "SYS_STARS", 1);
+    std::fs::write(&segment, text).unwrap();
+    let run = audit(&["trail", "-format=table"]).expect(1);
+    assert!(run.out.contains("NOT WHOLE") && run.err.contains("at record 1"), "{}{}", run.out, run.err);
 }
 
 #[test]

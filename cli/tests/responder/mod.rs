@@ -152,7 +152,7 @@ impl Run {
     /// The binary with these arguments and no variables but these.
     pub(crate) fn command(home: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
-        command.args(arguments).env_clear().env("HOME", home).envs(variables.iter().copied());
+        command.args(arguments).env_clear().env("HOME", home).current_dir(home).envs(variables.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
