@@ -195,6 +195,10 @@ impl Refusal {
                 format!("`{path}` demands --cas, the version that the write replaces; nothing was written"),
                 vec!["--cas 0 writes only if there is nothing yet".into()],
             ),
+            400 if said.contains("failed to decrypt keys from storage") => (
+                "what was given does not open this server; the shares given so far are forgotten".into(),
+                vec!["begin again with the first share: `keyward operator unseal`".into()],
+            ),
             413 => ("the request is larger than the server takes".into(), Vec::new()),
             429 => ("the server asks to slow down".into(), vec!["wait a little, then try again".into()]),
             300..=399 => (
@@ -315,6 +319,7 @@ mod tests {
         for (status, error, needle) in [
             (400, "check-and-set parameter did not match the current version", "--cas"),
             (400, "no data provided", "no data provided"),
+            (400, "invalid key: failed to decrypt keys from storage: cipher: x", "first share"),
             (404, "no handler for route \"x/y\". route entry not found.", "secrets list"),
             (405, "", "does not take PUT"),
             (413, "", "larger"),

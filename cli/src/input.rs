@@ -94,6 +94,18 @@ pub(crate) fn secret(prompt: &str) -> Text {
     Ok(Zeroizing::new(line.to_owned()))
 }
 
+/// A secret that is being chosen: as [`secret`], but typed twice at a terminal, since nobody sees a slip.
+///
+/// # Errors
+/// Nothing was given, or the second is not the first.
+pub(crate) fn new_secret(prompt: &str) -> Text {
+    let first = secret(prompt)?;
+    if io::stdin().is_terminal() && *secret(&format!("{prompt}, again"))? != *first {
+        return Err(CliError::Usage(format!("the two are not the same; no {prompt} was set")));
+    }
+    Ok(first)
+}
+
 /// A whole file, or standard input for `-`.
 ///
 /// # Errors

@@ -196,6 +196,11 @@ fn aliases_move_by_compare_and_swap() {
         let body = server.body("POST /v1/secret/aliases/app/db");
         assert_eq!(body, json!({"alias": "current", "version": 3, "expected_previous_version": expected}));
     }
+    let told = json!({"errors": ["alias does not point to the expected version"]});
+    let raced = kv().on("POST /v1/secret/aliases/app/db", 400, told);
+    assert!(
+        raced.run(&["alias", "set", "-from=1", "secret/app/db", "current", "3"], "").expect(2).err.contains("moved")
+    );
     let raced = kv().on("POST /v1/secret/aliases/app/db", 409, json!({"errors": ["ALIAS_CAS_MISMATCH"]}));
     let run = raced.run(&["alias", "set", "-from=1", "secret/app/db", "current", "3"], "");
     run.expect(2);
@@ -286,6 +291,12 @@ fn operator_commands() {
     let out = server.run(&["operator", "init", "-n", "1", "-t=1"], "").expect(0).out;
     assert!(out.contains("Unseal Key 1: qg==\n") && out.contains("Initial Root Token: s.root\n"), "{out}");
     assert_eq!(server.body("PUT /v1/sys/init"), json!({"secret_shares": 1, "secret_threshold": 1}));
+    let phrase = Responder::start()
+        .on("GET /v1/sys/seal-status", 200, json!({"type": "passphrase", "sealed": true}))
+        .on("PUT /v1/sys/init", 200, json!({"keys": [], "keys_base64": [], "root_token": "s.root"}));
+    let run = phrase.run(&["operator", "init"], "correct horse\n").expect(0);
+    assert_eq!(phrase.body("PUT /v1/sys/init"), json!({"passphrase": "correct horse"}));
+    assert!(run.err.contains("keyward login"), "{}", run.err);
     server.run(&["operator", "unseal"], "qg==\n").expect(0);
     assert_eq!(server.body("PUT /v1/sys/unseal"), json!({"key": "qg=="}));
     server.run(&["operator", "unseal", "-reset"], "").expect(0);

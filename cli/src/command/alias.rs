@@ -141,8 +141,12 @@ fn aliases(body: &Value) -> &Value {
 }
 
 fn explain_race(error: CliError, name: &str, alias: &str, expected: Option<u64>) -> CliError {
+    let moved = |refusal: &Refusal| {
+        refusal.status == 409
+            || refusal.errors.iter().any(|error| error.contains("does not point to the expected version"))
+    };
     match error {
-        CliError::Refused(Refusal { status: 409, .. }) => {
+        CliError::Refused(refusal) if moved(&refusal) => {
             let expected = expected.map_or_else(|| "that it does not exist".to_owned(), |v| format!("version {v}"));
             CliError::Absent(
                 format!("`{alias}` of `{name}` does not point where you expect ({expected}); nothing was moved"),

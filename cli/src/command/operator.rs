@@ -104,6 +104,9 @@ fn init(session: &mut Session, arguments: &Init) -> Result<(), CliError> {
             body.insert(name.into(), number.into());
         }
     }
+    if seal == "passphrase" {
+        body.insert("passphrase".into(), input::new_secret("passphrase")?.as_str().into());
+    }
     let answer = client.put("sys/init", &Value::Object(body))?.body;
     if session.output.format() != Format::Table || session.output.field().is_some() {
         return session.output.document(&answer);
@@ -120,7 +123,9 @@ fn init(session: &mut Session, arguments: &Init) -> Result<(), CliError> {
     shares(&answer["recovery_keys_base64"], "Recovery Key");
     text.push_str(&format!("\nInitial Root Token: {}\n", cell(&answer["root_token"])));
     session.output.text(&text)?;
-    if keys > 0 {
+    if keys == 0 {
+        session.output.hint("\nThe root token is not shown again. Next: keyward login");
+    } else {
         session.output.hint(
             "\nKeep the shares apart from each other and from the server: whoever has enough of them has everything,\n\
              and without them nobody has anything. They are not shown again.\n\
@@ -134,7 +139,7 @@ fn unseal(session: &mut Session, arguments: &Unseal) -> Result<(), CliError> {
     let client = session.client_with(None)?;
     let body = match arguments.share.as_deref() {
         _ if arguments.reset => json!({"reset": true}),
-        None | Some("-") => json!({"key": input::secret("unseal key")?.as_str()}),
+        None | Some("-") => json!({"key": input::secret("unseal key or passphrase")?.as_str()}),
         Some(share) => {
             session.exposed(&["the key share".to_owned()], "leave it out and it is asked for");
             json!({"key": share.trim()})
