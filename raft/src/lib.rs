@@ -32,3 +32,6 @@ pub mod network;
 
 pub use node::{Fresh, Node, Observer, Options, StartError, Status, Timing};
 pub use submit::{Submission, SubmitError};
+
+#[cfg(test)]
+mod suite;

@@ -12,7 +12,7 @@ use crate::applier::{Job, Standing};
 use crate::snapshot::SnapshotData;
 use crate::types::{LogId, SnapshotMeta, StoredMembership, Types};
 
-type MachineSnapshot = openraft::type_config::alias::SnapshotOf<Types, SnapshotData>;
+pub(crate) type MachineSnapshot = openraft::type_config::alias::SnapshotOf<Types, SnapshotData>;
 
 /// A handle of the state machine. Clones are the same machine.
 #[derive(Clone)]

@@ -87,8 +87,11 @@ impl Memory {
         Ok(())
     }
 
-    /// Drops all entries from `from` on; `last` is the one before.
+    /// Drops all entries from `from` on, if there are any; `last` is the one before.
     pub(super) fn truncate(&mut self, from: u64, last: Option<LogId>) {
+        if from >= self.next() {
+            return;
+        }
         let keep = usize::try_from(from.saturating_sub(self.tail_first)).unwrap_or(usize::MAX);
         while self.tail.len() > keep {
             self.tail.pop_back().iter().for_each(|entry| self.tail_bytes -= weight(entry));
