@@ -324,6 +324,7 @@ impl Drop for Node {
         for thread in threads {
             drop(thread.join());
         }
+        self.coalescer.abandon();
     }
 }
 
@@ -435,7 +436,7 @@ async fn propose(raft: Raft<Types, Machine>, coalescer: Arc<Coalescer>, observer
         let (batch, answer) = proposal.into_parts();
         if let Err(error) = raft.client_write_ff(batch, Some(answer)).await {
             observer.failed(&format!("raft has stopped: {error}"));
-            return;
+            return coalescer.abandon();
         }
     }
 }
@@ -466,3 +467,6 @@ fn check_together(log: &Log, applied: Option<Position>) -> Result<(), StartError
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -147,6 +147,19 @@ impl Coalescer {
         self.wake.notify_one();
     }
 
+    /// Nothing new from here on, and what waits will not go either.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        let waiting = {
+            let mut queue = self.queue();
+            queue.bytes = 0;
+            std::mem::take(&mut queue.waiting)
+        };
+        for (_, _, waiter) in waiting {
+            drop(waiter.send(Err(SubmitError::Stopped)));
+        }
+    }
+
     /// Returns when no batch is in flight.
     pub(crate) async fn landed(&self) {
         loop {
@@ -252,5 +265,69 @@ impl Drop for Guard {
         if idle {
             self.queue.idle.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyward_model::{Id, SeededEntropy, StateSum, Timestamp};
+
+    use super::*;
+    use crate::fs::sim::SimFs;
+    use crate::log::{Ground, Options};
+
+    fn command(intent: usize) -> Command {
+        let (request, before, signature) = (Id([0; 16]), StateSum::default(), [0; 32]);
+        Command { request, at: Timestamp(0), before, signature, changes: Vec::new(), intent: vec![0; intent] }
+    }
+
+    fn coalescer() -> Arc<Coalescer> {
+        let ground = Ground {
+            fs: Arc::new(SimFs::new()),
+            dir: "log".into(),
+            chance: Arc::new(SeededEntropy::new(1)),
+            failed: Box::new(|_| {}),
+            inline: true,
+        };
+        let segment_bytes = 4 << 20;
+        let log = Log::open(ground, Options { segment_bytes, reserve_bytes: 0, ..Options::default() }).unwrap();
+        Arc::new(Coalescer::new(log, segment_bytes))
+    }
+
+    #[test]
+    fn batches_are_bounded_and_keep_the_order() {
+        let queue = coalescer();
+        let waiting: Vec<_> = (0..600).map(|size| queue.enqueue(command(size)).unwrap()).collect();
+        let first = queue.take().unwrap();
+        assert_eq!(first.commands.len(), BATCH_COMMANDS_MAX);
+        assert!(first.commands.iter().enumerate().all(|(at, command)| command.intent.len() == at));
+        assert_eq!(queue.take().unwrap().commands.len(), 600 - BATCH_COMMANDS_MAX);
+        queue.enqueue(command(1)).map(drop).unwrap();
+        assert!(queue.take().is_none(), "two are in flight");
+        drop(waiting);
+
+        let queue = coalescer();
+        let large: Vec<_> = (0..3).map(|_| queue.enqueue(command(700 << 10)).unwrap()).collect();
+        assert_eq!(queue.take().unwrap().commands.len(), 1, "one fills a batch");
+        assert_eq!(large.len(), 3);
+        let error = queue.enqueue(command(5 << 20)).err();
+        assert!(matches!(error, Some(SubmitError::TooLarge { .. })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_and_a_closed_one_tells_those_who_wait() {
+        let queue = coalescer();
+        let mut waiting: Vec<_> = (0..QUEUE_COMMANDS_MAX).map(|_| queue.enqueue(command(9)).unwrap()).collect();
+        assert_eq!(queue.enqueue(command(9)).err(), Some(SubmitError::Overloaded));
+        let (first, last) = (waiting.remove(0), waiting.pop().unwrap());
+        let proposal = queue.next().await.unwrap();
+        proposal.guard.flight.mark_logged();
+        drop(proposal);
+        assert_eq!(first.await, Err(SubmitError::Unknown), "it was in the log");
+        queue.abandon();
+        assert_eq!(last.await, Err(SubmitError::Stopped));
+        assert_eq!(queue.enqueue(command(9)).err(), Some(SubmitError::Stopped));
+        assert!(queue.next().await.is_none());
+        queue.landed().await;
     }
 }

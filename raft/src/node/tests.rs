@@ -1,0 +1,122 @@
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use keyward_model::{Id, SeededEntropy, StateSum, Timestamp};
+use tempfile::TempDir;
+
+use super::*;
+use crate::fs::sim::{Fault, Loss, SimFs};
+
+/// Counts what it is told.
+#[derive(Default)]
+struct Told {
+    applied: Mutex<u64>,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Observer for Told {
+    fn applied(&self, _position: Position, commands: &[(Command, Outcome)]) {
+        *self.applied.lock().unwrap() += commands.len() as u64;
+    }
+
+    fn failed(&self, error: &str) {
+        self.failures.lock().unwrap().push(error.to_owned());
+    }
+}
+
+/// A command that changes nothing and fits the empty state.
+fn command(size: usize) -> Command {
+    let (request, before, signature) = (Id([0; 16]), StateSum::default(), [0; 32]);
+    Command { request, at: Timestamp(0), before, signature, changes: Vec::new(), intent: vec![0; size] }
+}
+
+fn start(fs: &SimFs, dir: &Path, told: &Arc<Told>) -> Result<Node, StartError> {
+    let options = Options {
+        dir: "log".into(),
+        node_id: 3,
+        fresh: Fresh::Found,
+        fs: Arc::new(fs.clone()),
+        entropy: Arc::new(SeededEntropy::new(fs.steps())),
+        log: log::Options { segment_bytes: 64 << 10, reserve_bytes: 16 << 10, ..log::Options::default() },
+        log_bytes_max: u64::MAX,
+        store: keyward_storage::Options::default(),
+        timing: Timing::default(),
+    };
+    let store = Store::open(dir, &keyward_storage::Options::default())?;
+    Node::start(options, store, Arc::clone(told) as Arc<dyn Observer>)
+}
+
+#[tokio::test]
+async fn after_a_failed_flush_nothing_is_acknowledged_and_the_node_says_so() {
+    for steps in [0, 1, 2, 3, 5, 8] {
+        let (fs, dir, told) = (SimFs::new(), TempDir::new().unwrap(), Arc::new(Told::default()));
+        let node = start(&fs, dir.path(), &told).unwrap();
+        assert_eq!(node.submit(command(10)).await, Ok(Outcome::Done));
+        fs.fail_at(fs.steps() + steps, Fault::Io);
+        let mut acknowledged = 1;
+        loop {
+            match node.submit(command(5000)).await {
+                Ok(outcome) => assert_eq!(outcome, Outcome::Done),
+                Err(error) => {
+                    assert!(matches!(error, SubmitError::Unknown | SubmitError::Stopped), "{error}");
+                    break;
+                }
+            }
+            acknowledged += 1;
+        }
+        assert_eq!(told.failures.lock().unwrap().len().min(1), 1);
+        assert!(node.submit(command(1)).await.is_err());
+        drop(node.shutdown().await);
+        drop(node);
+        assert_eq!(*told.applied.lock().unwrap(), acknowledged);
+        // The state ran ahead of the log nowhere: what is left of the log holds all that was acknowledged.
+        let told = Arc::new(Told::default());
+        let node = start(&fs.after_crash(Loss::All, 0), dir.path(), &told).unwrap();
+        let read = node.read_commands(0..=u64::MAX - 1).unwrap();
+        assert!(read.iter().map(|(_, commands)| commands.len() as u64).sum::<u64>() >= acknowledged);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_before_it_accepts_and_heals() {
+    let (fs, dir, told) = (SimFs::new(), TempDir::new().unwrap(), Arc::new(Told::default()));
+    let node = start(&fs, dir.path(), &told).unwrap();
+    fs.limit(Some(220 << 10));
+    let mut acknowledged: u64 = 0;
+    let refused = loop {
+        match node.submit(command(5000)).await {
+            Ok(_) => acknowledged += 1,
+            Err(error) => break error,
+        }
+        assert!(acknowledged < 100, "the limit was never noticed");
+    };
+    assert_eq!(refused, SubmitError::DiskFull);
+    assert!(node.status().disk_full);
+    fs.limit(None);
+    let began = Instant::now();
+    while node.submit(command(5000)).await == Err(SubmitError::DiskFull) {
+        assert!(began.elapsed() < Duration::from_secs(10), "space came back unnoticed");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(node.submit(command(1)).await, Ok(Outcome::Done));
+    assert_eq!(*told.failures.lock().unwrap(), Vec::<String>::new());
+    node.shutdown().await.unwrap();
+    assert_eq!(*told.applied.lock().unwrap(), acknowledged + 2);
+}
+
+#[tokio::test]
+async fn whoever_waits_is_told_when_the_node_goes_away() {
+    let (fs, dir, told) = (SimFs::new(), TempDir::new().unwrap(), Arc::new(Told::default()));
+    let node = start(&fs, dir.path(), &told).unwrap();
+    let waiting: Vec<_> = (0..2000).map(|_| node.enqueue(command(100)).unwrap()).collect();
+    drop(node);
+    let mut done = 0;
+    for submission in waiting {
+        match submission.await {
+            Ok(Outcome::Done) => done += 1,
+            Ok(Outcome::Stale) => panic!("nothing was stale"),
+            Err(error) => assert!(matches!(error, SubmitError::Unknown | SubmitError::Stopped), "{error}"),
+        }
+    }
+    assert!(*told.applied.lock().unwrap() >= done);
+}
