@@ -14,6 +14,8 @@ pub(crate) struct Chain {
     pub(crate) seq: u64,
     /// Hash of the last record; the genesis before the first.
     pub(crate) hash: [u8; 32],
+    /// The highest Raft index that a record names; 0 if none does.
+    pub(crate) last_index: u64,
     /// The events that no checkpoint covers yet.
     pub(crate) tree: Merkle,
     /// When the first of them was.
@@ -43,6 +45,7 @@ impl Chain {
         Self {
             seq: 0,
             hash: genesis(stream),
+            last_index: 0,
             tree: Merkle::new(),
             uncovered_since: Timestamp::default(),
             latest: Timestamp::default(),
@@ -54,7 +57,9 @@ impl Chain {
     pub(crate) fn link_all(&mut self, signer: &Signer, pieces: &Pieces, out: &mut Vec<u8>) {
         for record in 0..pieces.records.len() {
             let hash = self.link(&signer.stream, pieces, record, out);
-            self.covered_later(&hash, pieces.records[record].ts);
+            let cuts = pieces.records[record];
+            self.last_index = self.last_index.max(cuts.index);
+            self.covered_later(&hash, cuts.ts);
             if self.tree.count() >= CHECKPOINT_EVENTS {
                 self.checkpoint(signer, out);
             }
@@ -78,6 +83,7 @@ impl Chain {
             stream: &signer.stream,
             seq: self.seq,
             hash: self.hash,
+            index: self.last_index,
             count: self.tree.count(),
             merkle_root: self.tree.root(),
             prev_checkpoint: self.prev_checkpoint,

@@ -1,8 +1,8 @@
 //! Checkpoints: a signed statement about a stream so far, written into the stream itself.
 //!
 //! A checkpoint covers the events since the checkpoint before it (checkpoints themselves are covered by the chain): how
-//! many, the Merkle tree hash over their chain hashes (RFC 6962 §2.1), and the last one's `seq` and `hash`. It is signed
-//! with Ed25519 (RFC 8032) over `"keyward:audit:checkpoint:v1" 00 JCS(checkpoint without signature)`.
+//! many, the Merkle tree hash over their chain hashes (RFC 6962 §2.1), the last one's `seq` and `hash`, and the highest Raft
+//! `index` recorded so far. It is signed with Ed25519 (RFC 8032) over `"keyward:audit:checkpoint:v1" 00 JCS(checkpoint without signature)`.
 
 use std::fmt;
 
@@ -63,6 +63,8 @@ pub(crate) struct Checkpoint<'a> {
     pub(crate) stream: &'a str,
     pub(crate) seq: u64,
     pub(crate) hash: [u8; 32],
+    /// The highest Raft index that the stream names so far, 0 if none: found again without reading it all.
+    pub(crate) index: u64,
     pub(crate) count: u64,
     pub(crate) merkle_root: [u8; 32],
     pub(crate) prev_checkpoint: Option<[u8; 32]>,
@@ -83,7 +85,8 @@ impl Checkpoint<'_> {
         let mut out = Vec::with_capacity(512);
         number(&mut out, "{\"count\":", self.count);
         hex(&mut out, ",\"hash\":\"", &self.hash);
-        hex(&mut out, "\",\"key\":\"", &key.public);
+        number(&mut out, "\",\"index\":", self.index);
+        hex(&mut out, ",\"key\":\"", &key.public);
         hex(&mut out, "\",\"merkle_root\":\"", &self.merkle_root);
         if let Some(prev) = &self.prev_checkpoint {
             hex(&mut out, "\",\"prev_checkpoint\":\"", prev);
@@ -109,8 +112,8 @@ impl<'a> Signed<'a> {
     /// Reads a canonical checkpoint object.
     pub(crate) fn parse(object: &'a [u8]) -> Result<Self, NonCanonical> {
         let mut message = CONTEXT.to_vec();
-        let (mut stream, mut seq, mut hash, mut count, mut root) = (None, None, None, None, None);
-        let (mut prev_checkpoint, mut key, mut signature) = (None, None, None);
+        let (mut stream, mut seq, mut hash, mut index) = (None, None, None, None);
+        let (mut count, mut root, mut prev_checkpoint, mut key, mut signature) = (None, None, None, None, None);
         for (n, member) in line::members(object)?.into_iter().filter(|member| member.name != b"signature").enumerate() {
             message.push(if n == 0 { b'{' } else { b',' });
             message.extend_from_slice(member.whole);
@@ -121,6 +124,7 @@ impl<'a> Signed<'a> {
                 b"stream" => stream = member.text(),
                 b"seq" => seq = member.number(),
                 b"hash" => hash = member.bytes(),
+                b"index" => index = member.number(),
                 b"count" => count = member.number(),
                 b"merkle_root" => root = member.bytes(),
                 b"prev_checkpoint" => prev_checkpoint = Some(member.bytes().ok_or(NonCanonical)?),
@@ -129,13 +133,16 @@ impl<'a> Signed<'a> {
                 _ => {}
             }
         }
-        match (stream, seq, hash, count, root, key, signature) {
-            (Some(stream), Some(seq), Some(hash), Some(count), Some(merkle_root), Some(key), Some(signature)) => {
-                let says = Checkpoint { stream, seq, hash, count, merkle_root, prev_checkpoint };
-                Ok(Self { says, key, signature, message })
-            }
-            _ => Err(NonCanonical),
-        }
+        let says = Checkpoint {
+            stream: stream.ok_or(NonCanonical)?,
+            seq: seq.ok_or(NonCanonical)?,
+            hash: hash.ok_or(NonCanonical)?,
+            index: index.ok_or(NonCanonical)?,
+            count: count.ok_or(NonCanonical)?,
+            merkle_root: root.ok_or(NonCanonical)?,
+            prev_checkpoint,
+        };
+        Ok(Self { says, key: key.ok_or(NonCanonical)?, signature: signature.ok_or(NonCanonical)?, message })
     }
 
     /// Whether the signature is that of the key which the checkpoint names. Whose key that is, is another question.
@@ -220,6 +227,7 @@ mod tests {
             stream: "n1-0001",
             seq: 9,
             hash: [1; 32],
+            index: 4,
             count: 9,
             merkle_root: [2; 32],
             prev_checkpoint: Some([3; 32]),

@@ -14,7 +14,7 @@ use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -116,7 +116,6 @@ struct Shared {
     work: Condvar,
     /// The filler has done something.
     filled: Condvar,
-    last_index: AtomicU64,
     poisoned: AtomicBool,
 }
 
@@ -172,7 +171,6 @@ impl Journal {
             }),
             work: Condvar::new(),
             filled: Condvar::new(),
-            last_index: AtomicU64::new(recovered.last_index),
             poisoned: AtomicBool::new(false),
         });
         let filler = {
@@ -249,7 +247,7 @@ impl Journal {
     /// The highest Raft index that a record of this stream names, 0 if none does: what the replicated log holds beyond it
     /// has to be recorded again after a crash.
     pub fn last_index(&self) -> u64 {
-        self.shared.last_index.load(Ordering::Acquire)
+        self.shared.lock().chain.last_index
     }
 
     /// The name of the stream: `<node>-<incarnation>`.
@@ -306,9 +304,7 @@ impl Shared {
         let mut chain = state.chain;
         batch.lines.clear();
         chain.link_all(&self.signer, &batch.pieces, &mut batch.lines);
-        self.put(&mut state, &chain, &batch.lines)?;
-        self.last_index.fetch_max(batch.last_index, Ordering::AcqRel);
-        Ok(())
+        self.put(&mut state, &chain, &batch.lines)
     }
 
     /// The state, with room in the segment for `records` that have `bytes` before they are linked: nobody else writes
@@ -371,8 +367,10 @@ impl Shared {
         let mut lines = Vec::new();
         chain.checkpoint(&self.signer, &mut lines);
         self.put(state, &chain, &lines)?;
-        // Records in the old segment whose flush is still under way are covered by this one too.
-        self.sync_segment(&state.segment)?;
+        if self.durability == Durability::Fsync {
+            // Records that were appended lazily go with those that follow them.
+            self.sync_segment(&state.segment)?;
+        }
         let path = self.dir.join(recover::segment_name(&self.signer.stream, state.chain.seq + 1));
         let (segment, filled) = match state.next.take() {
             Some((prepared, filled)) => (prepared.rename(&path)?, filled),

@@ -23,8 +23,6 @@ pub struct Batch {
     pub(crate) pieces: Pieces,
     pub(crate) lines: Vec<u8>,
     pub(crate) flusher: Option<Flusher>,
-    pub(crate) last_index: u64,
-    pub(crate) latest: Timestamp,
 }
 
 /// Rendered records, cut where the chain's members go.
@@ -40,6 +38,8 @@ pub(crate) struct Cuts {
     pub(crate) start: usize,
     pub(crate) ends: [usize; 5],
     pub(crate) ts: Timestamp,
+    /// The Raft index that the record names, or 0.
+    pub(crate) index: u64,
 }
 
 /// The members that the chain adds, in order; piece `n` ends before name `n`.
@@ -52,20 +52,12 @@ pub struct IntentError;
 
 impl Batch {
     pub(crate) fn new(node: Id) -> Self {
-        Self {
-            node: node.to_uuid(),
-            pieces: Pieces::default(),
-            lines: Vec::new(),
-            flusher: None,
-            last_index: 0,
-            latest: Timestamp::default(),
-        }
+        Self { node: node.to_uuid(), pieces: Pieces::default(), lines: Vec::new(), flusher: None }
     }
 
     /// Renders `event` behind those already here.
     pub fn push(&mut self, event: &Event<'_>) {
         self.pieces.push(event, Some(&self.node), None);
-        self.note(event.ts, event.replicated.map(|place| place.index));
     }
 
     /// Takes in an intent that a replicated command carried, made by [`intent`], now that it has a `place` in the log.
@@ -73,9 +65,7 @@ impl Batch {
     /// # Errors
     /// [`IntentError`] if `bytes` are not canonical or lack a member that every record has; the batch is as before.
     pub fn push_intent(&mut self, bytes: &[u8], place: LogPlace) -> Result<(), IntentError> {
-        let ts = self.pieces.push_intent(bytes, &self.node, place)?;
-        self.note(ts, Some(place.index));
-        Ok(())
+        self.pieces.push_intent(bytes, &self.node, place)
     }
 
     /// How many records are waiting.
@@ -92,12 +82,6 @@ impl Batch {
     pub fn clear(&mut self) {
         self.pieces.clear();
         self.lines.clear();
-        self.last_index = 0;
-    }
-
-    fn note(&mut self, ts: Timestamp, index: Option<u64>) {
-        self.latest = self.latest.max(ts);
-        self.last_index = self.last_index.max(index.unwrap_or(0));
     }
 }
 
@@ -214,11 +198,12 @@ impl Pieces {
             text(out, ",\"version_status\":", status);
         }
         out.push(b'}');
-        self.records.push(Cuts { start, ends: [hash, prev, seq, stream, out.len()], ts: event.ts });
+        let index = event.replicated.map_or(0, |place| place.index);
+        self.records.push(Cuts { start, ends: [hash, prev, seq, stream, out.len()], ts: event.ts, index });
     }
 
-    /// Cuts an intent open and puts `node`, `term` and `index` into their places. Gives the intent's time.
-    fn push_intent(&mut self, bytes: &[u8], node: &str, place: LogPlace) -> Result<Timestamp, IntentError> {
+    /// Cuts an intent open and puts `node`, `term` and `index` into their places.
+    fn push_intent(&mut self, bytes: &[u8], node: &str, place: LogPlace) -> Result<(), IntentError> {
         let members = line::members(bytes).map_err(|line::NonCanonical| IntentError)?;
         let start = self.bytes.len();
         let mut ends = [0; 5];
@@ -256,8 +241,8 @@ impl Pieces {
         self.bytes[start] = b'{';
         self.bytes.push(b'}');
         ends[4] = self.bytes.len();
-        self.records.push(Cuts { start, ends, ts });
-        Ok(ts)
+        self.records.push(Cuts { start, ends, ts, index: place.index });
+        Ok(())
     }
 
     fn own_member(&mut self, name: &[u8], value: Option<u64>, node: &str) {

@@ -151,7 +151,8 @@ impl EventOutcome {
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// What happened. The names are those of the audit schema.
+        /// What happened. The names are those of the audit schema; `TOKEN_…`, `WRAP_…` and `SYS_READ` are additions
+        /// for operations that only Vault clients have. Policies and mounts are `SYS_CONFIG`, with `change` saying which.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum EventKind {
             $($(#[$doc])* $variant,)*

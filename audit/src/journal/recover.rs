@@ -16,6 +16,7 @@ use keyward_model::event::EventKind;
 use super::disk::{Segment, sync_dir};
 use super::{JournalError, io_error};
 use crate::chain::Chain;
+use crate::checkpoint::Signed;
 use crate::line;
 use crate::reader::{Reader, Token};
 
@@ -37,7 +38,6 @@ pub(super) struct Recovered {
     pub(super) chain: Chain,
     pub(super) segment: Segment,
     pub(super) end: u64,
-    pub(super) last_index: u64,
     pub(super) cut: Option<Cut>,
 }
 
@@ -46,7 +46,8 @@ struct Scan {
     chain: Chain,
     /// End of the last record.
     end: u64,
-    last_index: u64,
+    /// Whether the segment says how far the log is recorded.
+    knows_index: bool,
     /// End of the last byte that is not zero.
     used: u64,
     /// Complete lines behind the first hole.
@@ -74,15 +75,16 @@ pub(super) fn recover(dir: &Path, stream: &str) -> Result<Recovered, JournalErro
         let segment = Segment::open(&path)?;
         let trimmed = segment.file.set_len(scan.end).and_then(|()| segment.file.sync_all());
         trimmed.map_err(|source| io_error(&path, source))?;
-        let mut last_index = scan.last_index;
-        while let (0, Some((first, path))) = (last_index, segments.pop()) {
-            last_index = self::scan(&path, stream, first)?.last_index;
+        let mut chain = scan.chain;
+        if let (false, Some((first, path))) = (scan.knows_index, segments.pop()) {
+            // It ends with a checkpoint.
+            chain.last_index = chain.last_index.max(self::scan(&path, stream, first)?.chain.last_index);
         }
-        return Ok(Recovered { chain: scan.chain, segment, end: scan.end, last_index, cut });
+        return Ok(Recovered { chain, segment, end: scan.end, cut });
     }
     let segment = Segment::create(&dir.join(segment_name(stream, 1)))?;
     sync_dir(dir).map_err(|source| io_error(dir, source))?;
-    Ok(Recovered { chain: Chain::start(stream), segment, end: 0, last_index: 0, cut })
+    Ok(Recovered { chain: Chain::start(stream), segment, end: 0, cut })
 }
 
 /// The stream's segments with their first `seq`, in order.
@@ -106,7 +108,7 @@ fn segments(dir: &Path, stream: &str) -> io::Result<Vec<(u64, PathBuf)>> {
 fn scan(path: &Path, stream: &str, first: u64) -> Result<Scan, JournalError> {
     let failed = |source| io_error(path, source);
     let mut reader = Reader::open(path).map_err(failed)?;
-    let mut scan = Scan { chain: Chain::start(stream), end: 0, last_index: 0, used: 0, lines_behind: false };
+    let mut scan = Scan { chain: Chain::start(stream), end: 0, knows_index: false, used: 0, lines_behind: false };
     let mut torn = false;
     while let Some((at, token)) = reader.token().map_err(failed)? {
         match token {
@@ -126,13 +128,17 @@ fn scan(path: &Path, stream: &str, first: u64) -> Result<Scan, JournalError> {
                 }
                 scan.chain.seq = line.seq;
                 scan.chain.hash = line.hash;
+                let mut index = line.index.unwrap_or(0);
                 if line.event == EventKind::AuditCheckpoint.name() {
+                    let signed = Signed::parse(line.checkpoint.unwrap_or_default());
+                    index = signed.map_err(|line::NonCanonical| damaged())?.says.index;
+                    scan.knows_index = true;
                     scan.chain.covered(line.hash);
                 } else {
                     let ts = Timestamp::parse_rfc3339(line.ts).ok_or_else(damaged)?;
                     scan.chain.covered_later(&line.hash, ts);
                 }
-                scan.last_index = scan.last_index.max(line.index.unwrap_or(0));
+                scan.chain.last_index = scan.chain.last_index.max(index);
                 scan.end = at + bytes.len() as u64 + 1;
             }
             Token::Unfinished(_) | Token::Hole => torn = true,
