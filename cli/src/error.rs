@@ -237,12 +237,12 @@ impl Refusal {
             return stale_token(&self.path);
         }
         if said.contains("permission denied") && !said.contains("invalid token") {
-            let capability = self.capability();
+            let (verb, capabilities) = self.capability();
             return (
-                format!("the token may not {capability} `{}`", self.path),
+                format!("the token may not {verb} `{}`", self.path),
                 vec![
                     format!("what it may do there: `keyward token capabilities {}`", self.path),
-                    format!("a policy that allows it: path \"{}\" {{ capabilities = [\"{capability}\"] }}", self.path),
+                    format!("a policy that allows it: path \"{}\" {{ capabilities = [{capabilities}] }}", self.path),
                 ],
             );
         }
@@ -252,15 +252,15 @@ impl Refusal {
         (if said.is_empty() { "permission denied".into() } else { said.to_owned() }, Vec::new())
     }
 
-    /// The capability that a policy must give for this method. A first write needs `create`, later ones `update`; which
-    /// of them it was the caller must not learn, so the common case is named.
-    fn capability(&self) -> &'static str {
+    /// What was tried, and the capabilities that a policy must give for it. A first write needs `create`, later ones
+    /// `update`; which of them it was the caller must not learn, so both are named.
+    fn capability(&self) -> (&'static str, &'static str) {
         match self.method {
-            "GET" => "read",
-            "LIST" => "list",
-            "DELETE" => "delete",
-            "PATCH" => "patch",
-            _ => "update",
+            "GET" => ("read", "\"read\""),
+            "LIST" => ("list", "\"list\""),
+            "DELETE" => ("delete", "\"delete\""),
+            "PATCH" => ("patch", "\"patch\""),
+            _ => ("write to", "\"create\", \"update\""),
         }
     }
 }
@@ -308,6 +308,8 @@ mod tests {
         let text = refused(403, "GET", "secret/data/app", denied, TokenSent::Yes);
         assert!(text.starts_with("error: the token may not read `secret/data/app`\n"), "{text}");
         assert!(text.contains("keyward token capabilities secret/data/app"), "{text}");
+        let text = refused(403, "PUT", "secret/data/app", denied, TokenSent::Yes);
+        assert!(text.contains(r#"capabilities = ["create", "update"]"#), "{text}");
         let text = refused(403, "GET", "secret/data/app", "permission denied", TokenSent::Yes);
         assert!(text.contains("unknown, expired or revoked"), "{text}");
         let text = refused(403, "GET", "secret/data/app", "permission denied", TokenSent::No);
