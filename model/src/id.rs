@@ -23,16 +23,21 @@ impl Id {
 
     /// The id in the shape of a UUID (`8-4-4-4-12` hex digits, no version bits), as Vault prints its ids.
     pub fn to_uuid(self) -> String {
-        let mut out = String::with_capacity(36);
+        let mut out = Vec::with_capacity(36);
+        self.write_uuid(&mut out);
+        out.into_iter().map(char::from).collect()
+    }
+
+    /// Appends what [`Id::to_uuid`] returns, without an allocation of its own.
+    pub fn write_uuid(self, out: &mut Vec<u8>) {
         for (i, byte) in self.0.iter().enumerate() {
             if matches!(i, 4 | 6 | 8 | 10) {
-                out.push('-');
+                out.push(b'-');
             }
             for nibble in [byte >> 4, byte & 15] {
-                out.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+                out.push(b"0123456789abcdef"[usize::from(nibble)]);
             }
         }
-        out
     }
 
     /// Reads what [`Id::to_uuid`] wrote; `None` if `text` is anything else.

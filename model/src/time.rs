@@ -23,6 +23,13 @@ impl Timestamp {
         Self(self.0.saturating_add(seconds.saturating_mul(SECOND)))
     }
 
+    /// The nearest whole second, for arithmetic that Vault does on rounded stamps.
+    #[must_use]
+    pub const fn rounded_to_second(self) -> Self {
+        let shifted = self.0.saturating_add(SECOND / 2);
+        Self(shifted - shifted.rem_euclid(SECOND))
+    }
+
     /// RFC 3339 in UTC with as many fractional digits as needed (at most nine), ending in `Z`.
     pub fn rfc3339(self) -> String {
         self.to_string()

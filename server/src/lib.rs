@@ -1,21 +1,44 @@
-//! server
+//! The server: the only room where all the others meet.
+//!
+//! Reading order: [`pep`] (the life of a request, one page), [`refusal`] (why one is not answered), [`barrier`] (sealed
+//! reads and writes), [`record`] (the audit side), [`app`] (what is shared), [`authn`] (who calls), [`mounts`] and
+//! [`policies`], [`engine`] (what a mount can do), [`api`] (the endpoints), [`jobs`] (what the server does by itself),
+//! [`seal`] and [`identity`], [`http`] (the outer shell), [`boot`] (start and stop), [`config`].
 
-/// What is mounted.
-pub mod engine {
-    pub mod kv;
-}
+pub mod pep;
 
-/// What the HTTP surface is made of.
-pub mod http {
-    /// Durations as clients write them and Go prints them.
-    pub mod duration;
+pub mod refusal;
 
-    /// The parameters of a request and their types.
-    pub mod fields;
+pub mod barrier;
 
-    /// Text as Go prints it.
-    pub mod gotext;
+pub mod record;
 
-    /// JSON bodies, checked and used in place.
-    pub mod json;
-}
+pub mod app;
+
+pub mod authn;
+
+pub mod mounts;
+
+pub mod policies;
+
+pub mod engine;
+
+pub mod api;
+
+pub mod jobs;
+
+pub mod seal;
+
+pub mod identity;
+
+pub mod http;
+
+pub mod boot;
+
+pub mod config;
+
+pub mod telemetry;
+
+pub mod clock;
+
+pub mod build;

@@ -8,9 +8,12 @@ mod coerce;
 mod query;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use keyward_model::Timestamp;
+use keyward_policy::Parameters;
+use serde_json::Value;
 
 use super::json::{Kind, Object, Raw};
 pub use coerce::{parse_bool, weak_int, weak_string};
@@ -52,18 +55,18 @@ enum Source<'a> {
 /// The parameters of one request. Every getter gives `None` where the caller did not give the field.
 pub struct Params<'a> {
     source: Source<'a>,
-    check: Check,
+    check: Cell<Check>,
 }
 
 impl<'a> Params<'a> {
     /// Of a JSON body; `None` is a body without data.
     pub fn from_body(body: Option<Object<'a>>, check: Check) -> Self {
-        Self { source: body.map_or(Source::Nothing, Source::Body), check }
+        Self { source: body.map_or(Source::Nothing, Source::Body), check: Cell::new(check) }
     }
 
     /// Of a query string (without the `?`). Pairs with a bad escape or a `;`, and the name `help`, are dropped.
     pub fn from_query(query: &str, check: Check) -> Self {
-        Self { source: Source::Query(query::parse(query)), check }
+        Self { source: Source::Query(query::parse(query)), check: Cell::new(check) }
     }
 
     /// Of a form body; several values of a name are joined by commas.
@@ -71,7 +74,12 @@ impl<'a> Params<'a> {
     /// # Errors
     /// [`BadForm`] for a bad escape, a `;` or more than 10 MiB.
     pub fn from_form(body: &[u8], check: Check) -> Result<Self, BadForm> {
-        Ok(Self { source: Source::Query(query::parse_form(body)?), check })
+        Ok(Self { source: Source::Query(query::parse_form(body)?), check: Cell::new(check) })
+    }
+
+    /// From here on, refusals begin as those of the existence check do.
+    pub fn check_existence(&self) {
+        self.check.set(Check::Existence);
     }
 
     /// The parameter as it came.
@@ -223,7 +231,35 @@ impl<'a> Params<'a> {
         let Some(input) = self.get(field) else {
             return Ok(None);
         };
-        coerce(input).map_err(|why| FieldError { check: self.check, field: field.to_owned(), why })
+        coerce(input).map_err(|why| FieldError { check: self.check.get(), field: field.to_owned(), why })
+    }
+}
+
+impl Parameters for Params<'_> {
+    fn each(&self, visit: &mut dyn FnMut(&str, &Value) -> bool) {
+        match &self.source {
+            Source::Nothing => {}
+            Source::Body(object) => {
+                for (name, value) in object.members() {
+                    // Each member was checked to be JSON when the body came in.
+                    let value = serde_json::from_str(value.text()).unwrap_or(Value::Null);
+                    if !visit(&name, &value) {
+                        return;
+                    }
+                }
+            }
+            Source::Query(pairs) => {
+                for (name, values) in pairs {
+                    let value = match values.as_slice() {
+                        [one] => Value::from(one.as_str()),
+                        many => Value::from(many.to_vec()),
+                    };
+                    if !visit(name, &value) {
+                        return;
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -1,0 +1,120 @@
+//! What an endpoint is given: the permitted request, and the ways to read, to write and to say what happened.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use keyward_storage::Reader;
+
+use crate::app::Worker;
+use crate::authn::token::Session;
+use crate::barrier::{Draft, Keys};
+use crate::http::answer::Answer;
+use crate::http::fields::Params;
+use crate::http::request::Request;
+use crate::mounts::Mount;
+use crate::pep::Permit;
+use crate::record::{Facts, Receipt};
+use crate::refusal::Refusal;
+
+/// A permitted request in the hands of its endpoint.
+pub struct Context<'a> {
+    /// The thread's own parts, and through it the shared ones.
+    pub worker: &'a Worker,
+    /// What is asked.
+    pub request: &'a Request,
+    /// Its parameters.
+    pub params: &'a Params<'a>,
+    /// That it may be done.
+    pub permit: &'a Permit,
+    facts: &'a RefCell<Facts>,
+    receipt: Cell<Option<Receipt>>,
+}
+
+impl<'a> Context<'a> {
+    /// For the PEP only: it alone has a permit.
+    pub fn new(
+        worker: &'a Worker,
+        request: &'a Request,
+        params: &'a Params<'a>,
+        permit: &'a Permit,
+        facts: &'a RefCell<Facts>,
+    ) -> Self {
+        Self { worker, request, params, permit, facts, receipt: Cell::new(None) }
+    }
+
+    /// The receipt of what was written, if anything was.
+    pub fn into_receipt(self) -> Option<Receipt> {
+        self.receipt.into_inner()
+    }
+
+    /// The keys.
+    ///
+    /// # Errors
+    /// Sealed meanwhile.
+    pub fn keys(&self) -> Result<Arc<Keys>, Refusal> {
+        self.worker.app.barrier.keyring()
+    }
+
+    /// This thread's reader.
+    pub fn reader(&self) -> &Reader {
+        &self.worker.reader
+    }
+
+    /// The mount that answers.
+    ///
+    /// # Errors
+    /// There is none: a path outside of any mount.
+    pub fn mount(&self) -> Result<&Arc<Mount>, Refusal> {
+        self.permit.mount().ok_or_else(|| Refusal::NoRoute(self.request.path.clone()))
+    }
+
+    /// The path below the mount.
+    pub fn rest(&self) -> &str {
+        self.request.path.get(self.permit.rest()..).unwrap_or_default()
+    }
+
+    /// The token that called.
+    ///
+    /// # Errors
+    /// None was presented, on a path that judges the token itself.
+    pub fn session(&self) -> Result<&Arc<Session>, Refusal> {
+        self.permit.session().ok_or(Refusal::Unauthenticated)
+    }
+
+    /// Adds to what the record of this request says.
+    pub fn note(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.facts.borrow_mut());
+    }
+
+    /// Decides and writes, with this request's record as the intent. What `decide` gives is the result.
+    ///
+    /// # Errors
+    /// What `decide` refuses, and those of [`crate::barrier::Barrier::write`].
+    pub async fn write<T>(&self, decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let barrier = &self.worker.app.barrier;
+        self.worker.app.audit_ready()?;
+        let intent = self.facts.borrow().intent(barrier.entropy(), barrier.now());
+        let (result, committed) = barrier.write(self.reader(), self.request.id, &intent, decide).await?;
+        if let Some(committed) = &committed {
+            self.receipt.set(Some(Receipt::of_commit(committed)));
+        }
+        Ok(result)
+    }
+
+    /// Adds the warnings about parameters that the endpoint does not know, or that the path gave.
+    pub fn with_parameter_warnings(&self, mut answer: Answer, declared: &[&str], captured: &[&str]) -> Answer {
+        if let Some(warning) = self.params.warn_ignored(&[declared, captured].concat()) {
+            answer.warn(warning);
+        }
+        if let Some(warning) = self.params.warn_replaced(captured) {
+            answer.warn(warning);
+        }
+        answer
+    }
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("request", &self.request.id).finish_non_exhaustive()
+    }
+}

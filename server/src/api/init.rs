@@ -1,0 +1,229 @@
+//! `sys/init`, `sys/unseal`, `sys/seal`: from an empty folder to a server that can open its data, and back.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keyward_crypto::{CryptoError, PassphraseCost, PassphraseSeal, Seal, ShamirSeal};
+use keyward_model::SecretBytes;
+use keyward_model::event::EventKind;
+use keyward_policy::Operation;
+use serde_json::json;
+
+use super::{Context, status};
+use crate::config::SealKind;
+use crate::http::answer::Answer;
+use crate::refusal::Refusal;
+use crate::seal::{self, NewSeal, OpenError};
+use crate::{boot, pep};
+
+/// Shares that can be made of one key.
+const SHARES_MAX: i64 = 255;
+
+/// Answers the family.
+///
+/// # Errors
+/// No such verb, input that is not as it should be, or keys that do not open.
+pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
+    match (context.request.path.as_str(), context.request.operation) {
+        ("sys/init", Operation::Read) => {
+            let initialised = seal::installation(context.reader())?.is_some();
+            Ok(Answer::bare(200, &json!({ "initialized": initialised })))
+        }
+        ("sys/init", Operation::Update) => init(context).await,
+        ("sys/unseal", Operation::Update) => unseal(context).await,
+        ("sys/seal", Operation::Update) => seal_now(context),
+        _ => Err(Refusal::UnknownVerb),
+    }
+}
+
+async fn init(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.note(|facts| {
+        facts.set(EventKind::SysConfig, "administer", "system");
+        facts.object = Some("installation");
+    });
+    if seal::installation(context.reader())?.is_some() {
+        return Err(Refusal::malformed("Vault is already initialized"));
+    }
+    let kind = context.worker.app.config.seal.kind;
+    let (new_seal, recovery) = match kind {
+        SealKind::Shamir => {
+            refuse_given(context, &["recovery_shares", "recovery_threshold"], "shamir")?;
+            let (shares, threshold) = shape(context, "secret_shares", "secret_threshold")?
+                .ok_or_else(|| bad_shape("shares must be at least one"))?;
+            (NewSeal::Shamir { shares, threshold }, None)
+        }
+        SealKind::KeyFile => {
+            refuse_given(context, &["secret_shares", "secret_threshold"], kind.name())?;
+            let key = boot::key_file(&context.worker.app.config, context.worker.app.barrier.entropy())
+                .map_err(|error| Refusal::malformed(error.to_string()))?;
+            (NewSeal::KeyFile(key), shape(context, "recovery_shares", "recovery_threshold")?)
+        }
+        SealKind::Passphrase => {
+            refuse_given(context, &["secret_shares", "secret_threshold"], kind.name())?;
+            let passphrase = context.params.string("passphrase")?.filter(|text| !text.is_empty()).ok_or_else(|| {
+                Refusal::malformed("this server is sealed by a passphrase: `passphrase` must be given")
+            })?;
+            let passphrase = SecretBytes::new(passphrase.as_bytes().to_vec());
+            (NewSeal::Passphrase(passphrase), shape(context, "recovery_shares", "recovery_threshold")?)
+        }
+    };
+    let done = boot::initialise(context.worker, context.request.id, new_seal, recovery, None).await?;
+    let hexes = |keys: &[SecretBytes]| keys.iter().map(|key| hex::encode(key.expose())).collect::<Vec<_>>();
+    let base64s = |keys: &[SecretBytes]| keys.iter().map(|key| STANDARD.encode(key.expose())).collect::<Vec<_>>();
+    let mut body = json!({
+        "keys": hexes(&done.keys),
+        "keys_base64": base64s(&done.keys),
+        "root_token": done.root_token.expose(),
+    });
+    if !done.recovery_keys.is_empty() {
+        body["recovery_keys"] = json!(hexes(&done.recovery_keys));
+        body["recovery_keys_base64"] = json!(base64s(&done.recovery_keys));
+    }
+    if kind == SealKind::Shamir {
+        context.worker.app.seal(); // Vault's rule: whoever holds the shares shows that they work
+    }
+    Ok(Answer::bare(200, &body))
+}
+
+fn refuse_given(context: &Context<'_>, fields: &[&str; 2], kind: &str) -> Result<(), Refusal> {
+    let given = |field: &str| context.params.int(field).map(|value| value.unwrap_or(0) != 0);
+    if given(fields[0])? || given(fields[1])? {
+        return Err(Refusal::malformed(format!(
+            "parameters {},{} not applicable to seal type {kind}",
+            fields[0], fields[1]
+        )));
+    }
+    Ok(())
+}
+
+fn bad_shape(why: &str) -> Refusal {
+    Refusal::malformed(format!("invalid seal configuration: {why}"))
+}
+
+/// Shares and threshold as asked for; `None` if neither was.
+fn shape(context: &Context<'_>, shares: &str, threshold: &str) -> Result<Option<(u8, u8)>, Refusal> {
+    let pgp = context.params.strings(if shares == "secret_shares" { "pgp_keys" } else { "recovery_pgp_keys" })?;
+    let (asked, needed) = (context.params.int(shares)?, context.params.int(threshold)?);
+    if asked.is_none() && needed.is_none() {
+        return Ok(None);
+    }
+    let (asked, needed) = (asked.unwrap_or(0), needed.unwrap_or(0));
+    let wrong = [
+        (asked < 1, "shares must be at least one"),
+        (needed < 1, "threshold must be at least one"),
+        (asked > 1 && needed == 1, "threshold must be greater than one for multiple shares"),
+        (asked > SHARES_MAX, "shares must be less than 256"),
+        (needed > SHARES_MAX, "threshold must be less than 256"),
+        (needed > asked, "threshold cannot be larger than shares"),
+    ];
+    if let Some((_, why)) = wrong.iter().find(|(wrong, _)| *wrong) {
+        return Err(bad_shape(why));
+    }
+    if pgp.is_some_and(|keys| !keys.is_empty()) {
+        return Err(bad_shape("keys encrypted to PGP keys are not offered; leave pgp_keys out"));
+    }
+    Ok(u8::try_from(asked).ok().zip(u8::try_from(needed).ok()))
+}
+
+async fn unseal(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.note(|facts| facts.set(EventKind::SysUnseal, "administer", "system"));
+    let app = &context.worker.app;
+    if context.params.bool("migrate")?.unwrap_or(false) {
+        return Err(Refusal::malformed("can't perform a seal migration, no migration seal found"));
+    }
+    if context.params.bool("reset")?.unwrap_or(false) {
+        if !app.barrier.is_sealed() {
+            return Err(Refusal::malformed("vault is unsealed"));
+        }
+        app.unsealing.reset();
+        return Ok(Answer::bare(200, &status::seal_status(context.worker)?));
+    }
+    let given =
+        context.params.string("key")?.filter(|key| !key.is_empty()).ok_or_else(|| {
+            Refusal::malformed("'key' must be specified in request body as JSON, or 'reset' set to true")
+        })?;
+    let records = seal::records(context.reader())?;
+    let Some(record) = records.iter().find(|record| record.kind != "keyfile") else {
+        share(&given)?;
+        let initialised = seal::installation(context.reader())?.is_some();
+        return match (initialised, app.barrier.is_sealed()) {
+            (false, _) => Err(Refusal::malformed("Vault is not initialized")),
+            (true, false) => Ok(Answer::bare(200, &status::seal_status(context.worker)?)),
+            (true, true) => Err(Refusal::malformed(
+                "this server unseals itself by its key file: put the file back and restart, there are no shares",
+            )),
+        };
+    };
+    if record.kind == "passphrase" {
+        if app.barrier.is_sealed() {
+            let passphrase = SecretBytes::new(given.as_bytes().to_vec());
+            let seal = PassphraseSeal::new(passphrase, PassphraseCost::RECOMMENDED);
+            open(context, Box::new(seal), record.recovery).await?;
+        }
+        return Ok(Answer::bare(200, &status::seal_status(context.worker)?));
+    }
+    let key = share(&given)?;
+    if app.barrier.is_sealed()
+        && let Some(shares) = app.unsealing.add(key, record.threshold, app.barrier.entropy())
+    {
+        let seal = ShamirSeal::from_shares(&shares)
+            .map_err(|error| Refusal::malformed(format!("invalid key: failed to compute combined key: {error}")))?;
+        open(context, Box::new(seal), record.recovery).await?;
+    }
+    Ok(Answer::bare(200, &status::seal_status(context.worker)?))
+}
+
+/// Reads the whole state once, so it runs beside the event loop.
+async fn open(context: &Context<'_>, seal: Box<dyn Seal>, recovery: bool) -> Result<(), Refusal> {
+    let app = std::sync::Arc::clone(&context.worker.app);
+    let opened = tokio::task::spawn_blocking(move || {
+        let reader = app.store.reader().map_err(|_| OpenError::Unreadable)?;
+        let keys = seal::open(&reader, &*seal, recovery)?;
+        app.barrier.unseal(keys);
+        Ok::<_, OpenError>(())
+    })
+    .await
+    .map_err(|error| Refusal::internal(format!("unseal: {error}")))?;
+    opened.map_err(|error| match error {
+        OpenError::Seal(CryptoError::WrongKey | CryptoError::Integrity) => Refusal::malformed(
+            "unable to retrieve stored keys: invalid key: failed to decrypt keys from storage: cipher: message authentication failed",
+        ),
+        OpenError::Tampered => {
+            tracing::error!("{error}");
+            Refusal::Unavailable(error.to_string().into())
+        }
+        other => Refusal::malformed(other.to_string()),
+    })
+}
+
+/// A share or key in hex or base64, of a length that can be one.
+fn share(text: &str) -> Result<SecretBytes, Refusal> {
+    let bytes = hex::decode(text).ok().filter(|bytes| bytes.len() > 1).or_else(|| STANDARD.decode(text).ok());
+    let bytes =
+        SecretBytes::new(bytes.ok_or_else(|| Refusal::malformed("'key' must be a valid hex or base64 string"))?);
+    match bytes.expose().len() {
+        0..16 => Err(Refusal::malformed("invalid key: key is shorter than minimum 16 bytes")),
+        16..=33 => Ok(bytes),
+        _ => Err(Refusal::malformed("invalid key: key is longer than maximum 33 bytes")),
+    }
+}
+
+/// Needs update and sudo on `sys/seal`; when sealed already, nothing is left to protect.
+fn seal_now(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.note(|facts| facts.set(EventKind::SysSeal, "administer", "system"));
+    let worker = context.worker;
+    if worker.app.barrier.is_sealed() {
+        return Ok(Answer::no_content());
+    }
+    let session = match context.request.token() {
+        Some(token) => worker.session(token)?.ok_or(Refusal::Unauthenticated)?,
+        None => return Err(Refusal::Unauthenticated),
+    };
+    context.note(|facts| facts.token_hash = Some(pep::accessor_hash(&session)));
+    let compiled = worker.acl(&session)?;
+    let verdict = pep::judge(&compiled.1, context.request, context.params, Operation::Update);
+    if !verdict.allowed || !verdict.sudo {
+        return Err(Refusal::Denied);
+    }
+    worker.app.seal();
+    Ok(Answer::no_content())
+}

@@ -1,0 +1,183 @@
+//! The endpoints. Each file answers for one family of paths; this one finds the family.
+//!
+//! Handlers are reached through the PEP only, with its [`Permit`](crate::pep::Permit) in the [`Context`]. What they
+//! compute is not seen before a receipt; what they change goes through [`Context::write`], which carries the audit
+//! intent.
+
+pub mod status;
+
+pub mod init;
+
+pub mod kv2;
+
+pub mod kv1;
+
+pub mod cubbyhole;
+
+pub mod token;
+
+pub mod policy;
+
+pub mod mounts;
+
+pub mod wrapping;
+
+pub mod keyring;
+
+pub mod capabilities;
+
+pub mod tools;
+
+mod context;
+
+pub use context::Context;
+use keyward_model::event::EventKind;
+use keyward_policy::{Acl, Operation};
+
+use crate::app::Worker;
+use crate::authn::token::{Token, TokenKind};
+use crate::http::answer::{Answer, Form};
+use crate::http::fields::Params;
+use crate::http::request::Request;
+use crate::mounts::{Kind, Mount};
+use crate::pep::{Door, judge};
+use crate::record::Facts;
+use crate::refusal::Refusal;
+
+/// How a path is guarded.
+pub fn door(request: &Request) -> Door {
+    match request.path.as_str() {
+        "sys/health" | "sys/seal-status" | "sys/leader" | "sys/init" | "sys/unseal" | "sys/seal" | "sys/step-down" => {
+            Door::Open
+        }
+        "sys/wrapping/lookup" | "sys/wrapping/unwrap" | "sys/internal/ui/mounts" => Door::Own,
+        path if path.starts_with("sys/internal/ui/mounts/") => Door::Own,
+        _ => Door::Guarded,
+    }
+}
+
+/// Which face the request came through.
+pub fn channel(_: &Request) -> &'static str {
+    "vault"
+}
+
+/// Status that is asked all the time and says nothing of any secret: the listed exception from the audit.
+pub fn is_open_status(request: &Request) -> bool {
+    request.operation == Operation::Read
+}
+
+/// Whether the request takes a use from a token with limited uses. A wrapping token that is unwrapped goes with its
+/// content, in the command that takes it out.
+pub fn counts_a_use(request: &Request, token: &Token) -> bool {
+    let unwraps = token.kind == TokenKind::Wrapping && request.path == "sys/wrapping/unwrap";
+    !unwraps && request.path != "sys/wrapping/lookup" && !request.path.starts_with("sys/internal/ui/mounts")
+}
+
+/// Fills in what the record of this request says: event, action, engine, and the keyed reference of the resource.
+pub fn describe(worker: &Worker, request: &Request, mount: Option<&Mount>, facts: &mut Facts) {
+    let Some(mount) = mount else { return };
+    let rest = request.path.get(mount.path.len()..).unwrap_or_default();
+    let resource = match mount.kind {
+        Kind::Kv2 => kv2::describe(request.operation, rest, facts),
+        Kind::Kv1 | Kind::Generic => kv1::describe(request.operation, rest, facts),
+        Kind::Cubbyhole => {
+            kv1::describe(request.operation, rest, facts);
+            facts.engine = Some("cubbyhole");
+            None
+        }
+        Kind::System => {
+            let changes = !matches!(request.operation, Operation::Read | Operation::List | Operation::Scan);
+            facts.set(if changes { EventKind::SysConfig } else { EventKind::SysRead }, "administer", "system");
+            None
+        }
+        Kind::Token => {
+            facts.set(EventKind::TokenRead, "", "token");
+            None
+        }
+    };
+    if let (Some(path), Ok(keys)) = (resource, worker.app.barrier.keyring()) {
+        facts.resource_ref = Some(keys.references.resource_ref(&format!("keyward+kv2://{}{path}", mount.path)));
+    }
+}
+
+/// Whether a write to an endpoint with an existence check makes something new or changes it. Looks only where the
+/// caller may do one of the two and not the other.
+///
+/// # Errors
+/// The row cannot be read.
+pub fn create_or_update(
+    worker: &Worker,
+    request: &Request,
+    params: &Params<'_>,
+    mount: &Mount,
+    rest: &str,
+    acl: &Acl,
+) -> Result<Operation, Refusal> {
+    let checked = match mount.kind {
+        Kind::Kv2 => kv2::has_existence_check(rest),
+        Kind::Kv1 | Kind::Generic | Kind::Cubbyhole => !rest.is_empty(),
+        Kind::System | Kind::Token => false,
+    };
+    if !checked {
+        return Ok(Operation::Update);
+    }
+    params.check_existence();
+    let (create, update) = (
+        judge(acl, request, params, Operation::Create).allowed,
+        judge(acl, request, params, Operation::Update).allowed,
+    );
+    if create == update {
+        return Ok(Operation::Update);
+    }
+    let exists = match mount.kind {
+        Kind::Kv2 => kv2::exists(worker, mount, rest)?,
+        _ => kv1::exists(worker, mount.id, rest)?,
+    };
+    Ok(if exists { Operation::Update } else { Operation::Create })
+}
+
+/// Hands a permitted request to the endpoint that answers it.
+///
+/// # Errors
+/// What the endpoint refuses; no mount, no such path, or no such verb.
+pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
+    match context.request.path.as_str() {
+        "sys/health" | "sys/seal-status" | "sys/leader" | "sys/step-down" => return status::act(context),
+        "sys/init" | "sys/unseal" | "sys/seal" => return init::act(context).await,
+        _ => {}
+    }
+    let Some(mount) = context.permit.mount() else {
+        return Err(Refusal::NoRoute(context.request.path.clone()));
+    };
+    match mount.kind {
+        Kind::Kv2 => kv2::act(context).await,
+        Kind::Kv1 | Kind::Generic => kv1::act(context).await,
+        Kind::Cubbyhole => cubbyhole::act(context).await,
+        Kind::Token => token::act(context).await,
+        Kind::System => system(context).await,
+    }
+}
+
+/// The paths below `sys/` that need a token.
+async fn system(context: &Context<'_>) -> Result<Answer, Refusal> {
+    let rest = context.rest();
+    let (first, _) = rest.split_once('/').unwrap_or((rest, ""));
+    match first {
+        "mounts" | "auth" | "remount" | "internal" => mounts::act(context).await,
+        "policies" | "policy" => policy::act(context).await,
+        "wrapping" => wrapping::act(context).await,
+        "capabilities" | "capabilities-self" | "capabilities-accessor" => capabilities::act(context),
+        "key-status" | "rotate" => keyring::act(context).await,
+        "tools" => tools::act(context),
+        _ => status::act(context),
+    }
+}
+
+/// A refusal in the form of the face it came through.
+pub fn render_refusal(_: &Request, refusal: &Refusal) -> Answer {
+    let parts = refusal.parts();
+    match &parts.body {
+        Some(body) => Answer::bare(parts.status, body),
+        None => Answer { status: parts.status, form: Form::Empty },
+    }
+}

@@ -1,0 +1,139 @@
+//! Status of the node: `sys/health`, `sys/seal-status`, `sys/leader`, `sys/ha-status`, and other reads of an operator.
+
+use keyward_policy::Operation;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::app::Worker;
+use crate::build;
+use crate::http::answer::Answer;
+use crate::refusal::Refusal;
+use crate::seal;
+
+/// Answers the family.
+///
+/// # Errors
+/// No such path or verb, or a parameter that is none.
+pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
+    let read = context.request.operation == Operation::Read;
+    match context.request.path.as_str() {
+        "sys/health" if read => health(context),
+        "sys/seal-status" if read => Ok(Answer::bare(200, &seal_status(context.worker)?)),
+        "sys/leader" if read => Ok(Answer::bare(200, &leader(context.worker))),
+        "sys/health" | "sys/seal-status" | "sys/leader" => Err(Refusal::UnknownVerb),
+        // Alone there is nobody to step down for.
+        "sys/step-down" if context.request.operation == Operation::Update => Ok(Answer::no_content()),
+        "sys/step-down" => Err(Refusal::UnknownVerb),
+        "sys/ha-status" if read => Ok(Answer::injected(&ha_status(context.worker))),
+        "sys/ha-status" => Err(Refusal::UnsupportedOperation),
+        _ => Err(Refusal::UnsupportedPath),
+    }
+}
+
+fn health(context: &Context<'_>) -> Result<Answer, Refusal> {
+    let number = |name: &str, default: u16| match context.params.get(name) {
+        None => Ok(default),
+        Some(_) => {
+            let code = context.params.string(name).ok().flatten().and_then(|text| text.parse::<i64>().ok());
+            code.map(|code| u16::try_from(code.clamp(200, 599)).unwrap_or(default)).ok_or(Refusal::MalformedSilent)
+        }
+    };
+    let active = number("activecode", 200)?;
+    let sealed_code = number("sealedcode", 503)?;
+    let uninit = number("uninitcode", 501)?;
+    number("standbycode", 429)?;
+    if context.params.get("standbyok").is_some() && context.params.bool("standbyok").is_err() {
+        return Err(Refusal::MalformedSilent);
+    }
+    let worker = context.worker;
+    let installation = seal::installation(&worker.reader)?;
+    let sealed = worker.app.barrier.is_sealed();
+    let status = match (&installation, sealed) {
+        (None, _) => uninit,
+        (Some(_), true) => sealed_code,
+        (Some(_), false) => active,
+    };
+    let mode = if sealed { "unknown" } else { "primary" };
+    let mut body = json!({
+        "initialized": installation.is_some(),
+        "sealed": sealed,
+        "standby": sealed,
+        "performance_standby": false,
+        "replication_performance_mode": mode,
+        "replication_dr_mode": if sealed { "unknown" } else { "disabled" },
+        "server_time_utc": worker.app.barrier.now().seconds(),
+        "version": build::API_VERSION,
+        "keyward_version": build::VERSION,
+    });
+    if let (Some(installation), false) = (installation, sealed) {
+        body["cluster_name"] = json!(worker.app.config.cluster.name);
+        body["cluster_id"] = json!(installation.cluster.to_uuid());
+    }
+    Ok(Answer::bare(status, &body))
+}
+
+/// `sys/seal-status`, which unseal answers, too.
+///
+/// # Errors
+/// The state database cannot be read.
+pub fn seal_status(worker: &Worker) -> Result<Value, Refusal> {
+    let installation = seal::installation(&worker.reader)?;
+    let records = seal::records(&worker.reader)?;
+    let sealed = worker.app.barrier.is_sealed();
+    let main = records.iter().find(|record| !record.recovery);
+    let recovery = records.iter().find(|record| record.recovery);
+    let shape = recovery.filter(|_| main.is_some_and(|record| record.kind != "shamir")).or(main);
+    let (progress, nonce) = worker.app.unsealing.progress();
+    let kind = main.map_or(worker.app.config.seal.kind.name(), |record| record.kind.as_str());
+    let mut status = json!({
+        "type": kind,
+        "initialized": installation.is_some(),
+        "sealed": sealed,
+        "t": shape.map_or(0, |record| record.threshold),
+        "n": shape.map_or(0, |record| record.shares),
+        "progress": progress,
+        "nonce": nonce,
+        "version": build::API_VERSION,
+        "build_date": "",
+        "commit_date": "",
+        "migration": false,
+        "recovery_seal": recovery.is_some(),
+        "storage_type": "raft",
+        "keyward_version": build::VERSION,
+    });
+    if recovery.is_some() {
+        status["recovery_seal_type"] = json!("shamir");
+    }
+    if let (Some(installation), false) = (installation, sealed) {
+        status["cluster_name"] = json!(worker.app.config.cluster.name);
+        status["cluster_id"] = json!(installation.cluster.to_uuid());
+    }
+    Ok(status)
+}
+
+fn leader(worker: &Worker) -> Value {
+    let status = worker.app.barrier.node().status();
+    let address = worker.app.address();
+    json!({
+        "ha_enabled": true,
+        "is_self": status.leader == Some(status.node_id),
+        "active_time": worker.app.started.rfc3339(),
+        "leader_address": address,
+        "leader_cluster_address": address,
+        "performance_standby": false,
+        "performance_standby_last_remote_wal": 0,
+        "raft_committed_index": status.committed.unwrap_or(0),
+        "raft_applied_index": status.applied.unwrap_or(0),
+    })
+}
+
+fn ha_status(worker: &Worker) -> Value {
+    json!({ "nodes": [{
+        "hostname": rustix::system::uname().nodename().to_string_lossy(),
+        "api_address": worker.app.address(),
+        "cluster_address": worker.app.address(),
+        "active_node": true,
+        "last_echo": null,
+        "version": build::API_VERSION,
+    }]})
+}

@@ -1,0 +1,362 @@
+//! Where everything meets: what all workers share, and what each has for itself.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use keyward_audit::Journal;
+use keyward_model::event::{EventOutcome, LogPlace};
+use keyward_model::{Change, Command, Id, Outcome, Table, Timestamp};
+use keyward_policy::{Acl, Policy};
+use keyward_storage::{Position, Reader, Store};
+
+use crate::authn::token::{self, Session, Sessions};
+use crate::barrier::{Barrier, Generations};
+use crate::config::{Config, Tls};
+use crate::mounts::MountTable;
+use crate::policies;
+use crate::record::{Facts, Outcomes, Receipt, Recorder};
+use crate::refusal::Refusal;
+use crate::seal::Unsealing;
+
+/// What all workers share.
+pub struct App {
+    /// Sealed reads and writes.
+    pub barrier: Arc<Barrier>,
+    /// Opened tokens.
+    pub sessions: Arc<Sessions>,
+    /// The configuration.
+    pub config: Config,
+    /// The state database, for more readers.
+    pub store: Store,
+    /// Unseal ceremony and seal records.
+    pub unsealing: Unsealing,
+    /// When the node started.
+    pub started: Timestamp,
+    /// Mounts that were moved lately, by the id that the mover was told.
+    pub moves: Moves,
+    /// One rotation of the keyring at a time.
+    pub rotating: tokio::sync::Mutex<()>,
+    journal: Arc<Journal>,
+    outcomes: Arc<Outcomes>,
+    tables: ArcSwapOption<Tables>,
+    loading: Mutex<()>,
+}
+
+/// Moves that a client may ask about. A move is done when it is answered; only the newest are remembered.
+#[derive(Debug, Default)]
+pub struct Moves(Mutex<VecDeque<(Id, String, String)>>);
+
+/// Moves remembered.
+const MOVES_MAX: usize = 256;
+
+impl Moves {
+    /// Remembers a move.
+    pub fn note(&self, id: Id, from: String, to: String) {
+        let mut moves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if moves.len() == MOVES_MAX {
+            moves.pop_front();
+        }
+        moves.push_back((id, from, to));
+    }
+
+    /// Where from and where to.
+    pub fn get(&self, id: Id) -> Option<(String, String)> {
+        let moves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        moves.iter().find(|(known, ..)| *known == id).map(|(_, from, to)| (from.clone(), to.clone()))
+    }
+}
+
+/// The opened control tables: small, read by every request, replaced as a whole when one of their rows changes.
+#[derive(Debug)]
+pub struct Tables {
+    /// All mounts.
+    pub mounts: MountTable,
+    /// All policies by name.
+    pub policies: HashMap<String, Arc<Policy>>,
+    mounts_generation: u64,
+    policies_generation: u64,
+}
+
+impl App {
+    /// Puts the shared parts together.
+    pub fn new(
+        barrier: Arc<Barrier>,
+        sessions: Arc<Sessions>,
+        config: Config,
+        store: Store,
+        unsealing: Unsealing,
+        journal: Arc<Journal>,
+        outcomes: Arc<Outcomes>,
+    ) -> Self {
+        let started = barrier.now();
+        Self {
+            barrier,
+            sessions,
+            config,
+            store,
+            unsealing,
+            started,
+            moves: Moves::default(),
+            rotating: tokio::sync::Mutex::new(()),
+            journal,
+            outcomes,
+            tables: ArcSwapOption::empty(),
+            loading: Mutex::new(()),
+        }
+    }
+
+    /// Whether there are keys and a root token.
+    pub fn is_initialised(&self) -> bool {
+        self.store.reader().ok().and_then(|reader| crate::seal::installation(&reader).ok()).flatten().is_some()
+    }
+
+    /// The audit journal.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// Where clients reach this node.
+    pub fn address(&self) -> String {
+        let plain = matches!(self.config.listen.tls, Tls::Plain | Tls::PlainAnywhere);
+        format!("{}://{}", if plain { "http" } else { "https" }, self.config.listen.address)
+    }
+
+    /// Whether audit records can be written. Asked before a write is proposed: its outcome has to be recorded, too.
+    ///
+    /// # Errors
+    /// [`Refusal::AuditUnavailable`].
+    pub fn audit_ready(&self) -> Result<(), Refusal> {
+        if self.outcomes.flush() { Ok(()) } else { Err(Refusal::AuditUnavailable) }
+    }
+
+    /// Takes keys and opened copies away.
+    pub fn seal(&self) {
+        self.barrier.seal();
+        self.tables.store(None);
+        self.sessions.clear();
+        self.unsealing.reset();
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("barrier", &self.barrier).finish_non_exhaustive()
+    }
+}
+
+/// What one thread has for itself: a reader, a recorder. Never shared, hence no locks.
+#[derive(Debug)]
+pub struct Worker {
+    /// The shared parts.
+    pub app: Arc<App>,
+    /// This thread's read connection.
+    pub reader: Reader,
+    recorder: Rc<Recorder>,
+}
+
+impl Worker {
+    /// A worker for the current thread.
+    ///
+    /// # Errors
+    /// The state database cannot be opened for reading.
+    pub fn new(app: Arc<App>) -> Result<Self, keyward_storage::StoreError> {
+        let reader = app.store.reader()?;
+        let recorder = Recorder::new(Arc::clone(app.journal()));
+        Ok(Self { app, reader, recorder })
+    }
+
+    /// The control tables as they are now.
+    ///
+    /// # Errors
+    /// Sealed, or a row cannot be read.
+    pub fn tables(&self) -> Result<Arc<Tables>, Refusal> {
+        let app = &self.app;
+        let generations = app.barrier.generations();
+        let current = |tables: &Tables| {
+            tables.mounts_generation == generations.of(Table::Mounts)
+                && tables.policies_generation == generations.of(Table::Policies)
+        };
+        if let Some(tables) = app.tables.load_full().filter(|tables| current(tables)) {
+            return Ok(tables);
+        }
+        let _loading = app.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tables) = app.tables.load_full().filter(|tables| current(tables)) {
+            return Ok(tables);
+        }
+        let keyring = app.barrier.keyring()?;
+        let reader = &self.reader;
+        // The generations are read first: a change that comes in between makes these tables old, never wrongly new.
+        let (mounts_generation, policies_generation) = (generations.of(Table::Mounts), generations.of(Table::Policies));
+        let tables = Arc::new(Tables {
+            mounts: MountTable::load(&keyring, reader)?,
+            policies: policies::load(&keyring, reader)?,
+            mounts_generation,
+            policies_generation,
+        });
+        app.tables.store(Some(Arc::clone(&tables)));
+        Ok(tables)
+    }
+
+    /// The session that belongs to a token; `None` if there is no such token or it has ended.
+    ///
+    /// # Errors
+    /// Sealed, or the row cannot be read.
+    pub fn session(&self, token: &str) -> Result<Option<Arc<Session>>, Refusal> {
+        let keyring = self.app.barrier.keyring()?;
+        self.session_by_key(&token::key_of(&keyring, token))
+    }
+
+    /// The session with this row key.
+    ///
+    /// # Errors
+    /// Sealed, or the row cannot be read.
+    pub fn session_by_key(&self, key: &[u8; 32]) -> Result<Option<Arc<Session>>, Refusal> {
+        let now = self.app.barrier.now();
+        let (session, generation) = self.opened_token(key)?;
+        let Some(session) = session else { return Ok(None) };
+        let ended = session.token.uses < 0 || session.token.is_expired(now);
+        Ok((!ended && self.family_lives(&session, generation, now)?).then_some(session))
+    }
+
+    /// The token, opened, as it stands in its row, and a generation of tokens in which it stood so.
+    fn opened_token(&self, key: &[u8; 32]) -> Result<(Option<Arc<Session>>, u64), Refusal> {
+        let sessions = &self.app.sessions;
+        let (found, generation) = sessions.get(key);
+        if found.is_some() {
+            return Ok((found, generation));
+        }
+        let Some(opened) = self.app.barrier.read(&self.reader, Table::Tokens, key)? else {
+            return Ok((None, generation));
+        };
+        let session = Arc::new(Session::new(*key, token::decode(&opened)?, opened.group));
+        sessions.put(Arc::clone(&session), generation);
+        Ok((Some(session), generation))
+    }
+
+    /// Whether all ancestors of a token live: it ends with the first of them, also before its row is removed. The answer
+    /// is kept until any token changes.
+    fn family_lives(&self, session: &Session, generation: u64, now: Timestamp) -> Result<bool, Refusal> {
+        if session.parent.is_empty() {
+            return Ok(true);
+        }
+        let remembered = |session: &Session| session.family.load_full().filter(|known| known.0 == generation);
+        let until = match remembered(session) {
+            Some(known) => known.1,
+            None => {
+                let mut until: Option<Timestamp> = None;
+                let mut above = session.parent.clone();
+                while !above.is_empty() {
+                    let key = <[u8; 32]>::try_from(above.as_slice())
+                        .map_err(|_| Refusal::internal("a token's parent is not a token's key"))?;
+                    let Some(ancestor) = self.opened_token(&key)?.0 else { return Ok(false) };
+                    let known = remembered(&ancestor);
+                    for end in [ancestor.token.expires, known.as_ref().and_then(|known| known.1)].into_iter().flatten()
+                    {
+                        until = Some(until.map_or(end, |until| until.min(end)));
+                    }
+                    above = if known.is_some() { Vec::new() } else { ancestor.parent.clone() };
+                }
+                session.family.store(Some(Arc::new((generation, until))));
+                until
+            }
+        };
+        Ok(until.is_none_or(|end| now < end))
+    }
+
+    /// The compiled policies of a session.
+    ///
+    /// # Errors
+    /// Sealed, or a row cannot be read.
+    pub fn acl(&self, session: &Session) -> Result<Arc<(u64, Acl)>, Refusal> {
+        let tables = self.tables()?;
+        let now = self.app.barrier.now();
+        let fresh = |compiled: &Arc<(u64, Acl)>| {
+            compiled.0 == tables.policies_generation && compiled.1.good_until().is_none_or(|until| now < until)
+        };
+        if let Some(compiled) = session.acl.load_full().filter(fresh) {
+            return Ok(compiled);
+        }
+        let acl = policies::compile(&tables.policies, &session.token.policies, now);
+        let compiled = Arc::new((tables.policies_generation, acl));
+        session.acl.store(Some(Arc::clone(&compiled)));
+        Ok(compiled)
+    }
+
+    /// Makes the record of a request durable.
+    ///
+    /// # Errors
+    /// [`Refusal::AuditUnavailable`].
+    pub async fn record(
+        &self,
+        facts: &Facts,
+        outcome: EventOutcome,
+        code: Option<&'static str>,
+    ) -> Result<Receipt, Refusal> {
+        let text = facts.request.to_uuid();
+        let event = facts.event(&text, self.app.barrier.entropy(), self.app.barrier.now(), outcome, code);
+        self.recorder.record(&event).await
+    }
+}
+
+/// Hears of every applied command, on the writer thread, before its submitter is answered: opened copies of changed
+/// rows are dropped, and the outcome goes into the audit stream.
+pub struct Applied {
+    generations: Arc<Generations>,
+    sessions: Arc<Sessions>,
+    outcomes: Arc<Outcomes>,
+    on_failure: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Applied {
+    /// An observer that calls `on_failure` when the node must stop.
+    pub fn new(
+        generations: Arc<Generations>,
+        sessions: Arc<Sessions>,
+        outcomes: Arc<Outcomes>,
+        on_failure: Box<dyn Fn(&str) + Send + Sync>,
+    ) -> Self {
+        Self { generations, sessions, outcomes, on_failure }
+    }
+
+    fn forget(&self, command: &Command) {
+        for change in &command.changes {
+            let table = match change {
+                Change::Put { table, .. } | Change::Remove { table, .. } => *table,
+                Change::AddVersion { .. } | Change::Rewrap { .. } | Change::EraseVersion { .. } => continue,
+            };
+            self.generations.touched(table);
+            let key = match change {
+                Change::Put { row, .. } => &row.key,
+                Change::Remove { key, .. } => key,
+                _ => continue,
+            };
+            if table == Table::Tokens {
+                self.sessions.forget(std::iter::once(key.as_slice()));
+            }
+        }
+    }
+}
+
+impl keyward_raft::Observer for Applied {
+    fn applied(&self, position: Position, commands: &[(Command, Outcome)]) {
+        let place = LogPlace { term: position.term, index: position.index };
+        // A command that missed its state is decided anew by its submitter: that one will be recorded.
+        let done = commands.iter().filter(|(_, outcome)| *outcome == Outcome::Done).map(|(command, _)| command);
+        self.outcomes.record(place, done.clone().map(|command| command.intent.as_slice()));
+        for command in done {
+            self.forget(command);
+        }
+    }
+
+    fn failed(&self, error: &str) {
+        (self.on_failure)(error);
+    }
+}
+
+impl std::fmt::Debug for Applied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Applied").finish_non_exhaustive()
+    }
+}

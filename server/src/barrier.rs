@@ -1,0 +1,681 @@
+//! The barrier: what stands between plaintext and the replicated rows.
+//!
+//! Reads open rows; writes decide, seal and propose. Deciding happens under one lock, on the newest state there is:
+//! the rows in the database, with the rows of commands still under way laid over them. Since the order in which
+//! commands are enqueued under that lock is their order in the log, each command can name the state sum that it will
+//! find, and apply needs neither keys nor judgement. A command that finds another state changes nothing; then the
+//! overlay is dropped and the decision made anew.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use keyward_crypto::{Keyring, References, RootKey};
+use keyward_model::{
+    Change, Clock, Command, Entropy, Id, Outcome, Row, SecretBytes, StateSum, Table, Timestamp, VersionBlob,
+};
+use keyward_raft::{Node, SubmitError};
+use keyward_storage::{Reader, row_digest};
+use tokio::sync::{Notify, oneshot};
+
+use crate::refusal::Refusal;
+use crate::seal::OpenedKeys;
+
+/// How often a decision is made anew before the caller is told to come back.
+const ATTEMPTS_MAX: usize = 8;
+
+/// Sealed reads and writes over the replicated state.
+pub struct Barrier {
+    node: Node,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    keys: ArcSwapOption<Keys>,
+    pipeline: Mutex<Pipeline>,
+    drained: Notify,
+    generations: Arc<Generations>,
+}
+
+/// Counters that grow when rows of a kind change: whoever keeps opened copies compares before using them.
+#[derive(Debug, Default)]
+pub struct Generations {
+    mounts: AtomicU64,
+    policies: AtomicU64,
+    tokens: AtomicU64,
+}
+
+/// The name of the one tenant there is, in audit references.
+pub const TENANT: &str = "default";
+
+/// What is in memory while unsealed.
+pub struct Keys {
+    keyring: Keyring,
+    /// Wraps the keyring.
+    pub root: Arc<RootKey>,
+    /// Keyed references for the audit.
+    pub references: References,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys(…)")
+    }
+}
+
+impl std::ops::Deref for Keys {
+    type Target = Keyring;
+
+    fn deref(&self) -> &Keyring {
+        &self.keyring
+    }
+}
+
+/// Proof that a command with its audit intent is committed and applied. Only [`Barrier::write`] makes one.
+#[derive(Debug)]
+pub struct Committed(());
+
+/// Rows as they will be, by place, with the number of commands under way that touch them.
+type Overlay = HashMap<(Table, Vec<u8>), (Option<Row>, usize)>;
+
+/// What the commands under way will have made of the state.
+struct Pipeline {
+    /// The sum after all commands enqueued so far; `None` until read from the database.
+    sum: Option<StateSum>,
+    /// Rows as they will be, with the number of commands under way that touch them.
+    overlay: Overlay,
+    /// Blobs that commands under way add: a patch may build on a value that is not in the database yet.
+    blobs: HashMap<u64, VersionBlob>,
+    /// Commands enqueued and not yet settled.
+    in_flight: usize,
+    /// A command found another state: nothing more is enqueued until the rest is settled.
+    stale: bool,
+    /// The next number of a version blob; `None` until read from the database.
+    next_blob: Option<u64>,
+    /// The newest stamp given out: time does not go back within the log.
+    last: Timestamp,
+}
+
+/// An opened row.
+#[derive(Debug)]
+pub struct Opened {
+    /// Secondary index.
+    pub group: Vec<u8>,
+    /// When it falls due.
+    pub due: Option<i64>,
+    /// Blob of the current version.
+    pub head: Option<u64>,
+    /// The content.
+    pub body: SecretBytes,
+}
+
+/// The columns of a row that stay in clear.
+#[derive(Debug, Default, Clone)]
+pub struct Columns {
+    /// Secondary index.
+    pub group: Vec<u8>,
+    /// When it falls due.
+    pub due: Option<i64>,
+    /// Blob of the current version.
+    pub head: Option<u64>,
+}
+
+impl Barrier {
+    /// A sealed barrier over a running node.
+    pub fn new(node: Node, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>, generations: Arc<Generations>) -> Self {
+        Self {
+            node,
+            clock,
+            entropy,
+            keys: ArcSwapOption::empty(),
+            pipeline: Mutex::new(Pipeline {
+                sum: None,
+                overlay: HashMap::new(),
+                blobs: HashMap::new(),
+                in_flight: 0,
+                stale: false,
+                next_blob: None,
+                last: Timestamp(0),
+            }),
+            drained: Notify::new(),
+            generations,
+        }
+    }
+
+    /// The node below.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The source of randomness.
+    pub fn entropy(&self) -> &dyn Entropy {
+        &*self.entropy
+    }
+
+    /// The keyring, while unsealed.
+    ///
+    /// # Errors
+    /// [`Refusal::Sealed`].
+    pub fn keyring(&self) -> Result<Arc<Keys>, Refusal> {
+        self.keys.load_full().ok_or(Refusal::Sealed)
+    }
+
+    /// Whether the keys are absent.
+    pub fn is_sealed(&self) -> bool {
+        self.keys.load().is_none()
+    }
+
+    /// Puts the keys in place: the node can open and seal from now on.
+    pub fn unseal(&self, opened: OpenedKeys) {
+        let OpenedKeys { keyring, root } = opened;
+        let references = keyring.references(TENANT);
+        self.keys.store(Some(Arc::new(Keys { keyring, root, references })));
+        self.generations.all();
+    }
+
+    /// Takes the keys away. Requests under way finish with the copy they hold, which is wiped with the last of them.
+    pub fn seal(&self) {
+        self.keys.store(None);
+        self.generations.all();
+    }
+
+    /// Counters for those who keep opened copies.
+    pub fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
+    /// Reads and opens one row as it is in the database.
+    ///
+    /// # Errors
+    /// Sealed, or the row does not open.
+    pub fn read(&self, reader: &Reader, table: Table, key: &[u8]) -> Result<Option<Opened>, Refusal> {
+        let keyring = self.keyring()?;
+        reader.row(table, key).map_err(storage)?.map(|row| open(&keyring, table, row)).transpose()
+    }
+
+    /// Decides and writes. `decide` sees the newest state through the [`Draft`] and says what to change; it runs again
+    /// if the state moved under it. `intent` is the audit record that travels with the command.
+    ///
+    /// Without a change nothing is proposed, and the second part is `None`.
+    ///
+    /// # Errors
+    /// What `decide` refuses; sealed; no leader; the disk is full; or an outcome that is not known.
+    pub async fn write<T>(
+        self: &Arc<Self>,
+        reader: &Reader,
+        request: Id,
+        intent: &[u8],
+        mut decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
+    ) -> Result<(T, Option<Committed>), Refusal> {
+        for _ in 0..ATTEMPTS_MAX {
+            let keyring = self.keyring()?;
+            let (decided, done) = match self.propose(&keyring, reader, request, intent, &mut decide)? {
+                Proposal::NotYet => {
+                    self.until_drained().await;
+                    continue;
+                }
+                Proposal::Nothing(decided) => return Ok((decided, None)),
+                Proposal::UnderWay(decided, done) => (decided, done),
+            };
+            match done.await {
+                Ok(Ok(Outcome::Done)) => return Ok((decided, Some(Committed(())))),
+                Ok(Ok(Outcome::Stale)) => {}
+                Ok(Err(error)) => return Err(submit(&error)),
+                Err(_) => return Err(submit(&SubmitError::Stopped)),
+            }
+        }
+        Err(Refusal::Unavailable("the state changed too often while this was decided; try again".into()))
+    }
+
+    /// The synchronous half of a write: everything under the lock, nothing awaited.
+    fn propose<T>(
+        self: &Arc<Self>,
+        keyring: &Keyring,
+        reader: &Reader,
+        request: Id,
+        intent: &[u8],
+        decide: &mut impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
+    ) -> Result<Proposal<T>, Refusal> {
+        let Some(mut pipeline) = self.settled_pipeline() else { return Ok(Proposal::NotYet) };
+        let (before, at) = self.prepare(&mut pipeline, reader)?;
+        let mut draft = Draft {
+            keyring,
+            entropy: &*self.entropy,
+            reader,
+            next_blob: pipeline.next_blob.unwrap_or(1),
+            overlay: &pipeline.overlay,
+            blobs: &pipeline.blobs,
+            touched: Vec::new(),
+            changes: Vec::new(),
+            sum: before,
+            at,
+        };
+        let decided = decide(&mut draft)?;
+        let Draft { touched, changes, sum, next_blob, .. } = draft;
+        if changes.is_empty() {
+            return Ok(Proposal::Nothing(decided));
+        }
+        let added = changes.iter().filter_map(|change| match change {
+            Change::AddVersion { id, blob } => Some((*id, blob.clone())),
+            _ => None,
+        });
+        let added: Vec<(u64, VersionBlob)> = added.collect();
+        let command =
+            Command { request, at, before, signature: keyring.sign_sum(sum), changes, intent: intent.to_vec() };
+        let ticket = self.node.enqueue(command).map_err(|error| submit(&error))?;
+        let blobs: Vec<u64> = added.iter().map(|(id, _)| *id).collect();
+        let keys = pipeline.enqueued(touched, added, sum, next_blob);
+        drop(pipeline);
+        // A task of its own, since a caller that hangs up drops the request's future: the overlay must not outlive,
+        // nor be outlived by, the command it stands for.
+        let (answer, done) = oneshot::channel();
+        let barrier = Arc::clone(self);
+        tokio::task::spawn_local(async move {
+            let outcome = ticket.await;
+            barrier.settle(&keys, &blobs, !matches!(outcome, Ok(Outcome::Done)));
+            drop(answer.send(outcome));
+        });
+        Ok(Proposal::UnderWay(decided, done))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pipeline> {
+        // A panic aborts the process in release builds; in tests the state under the lock is still consistent enough.
+        self.pipeline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pipeline, unless commands that missed their state are still under way.
+    fn settled_pipeline(&self) -> Option<MutexGuard<'_, Pipeline>> {
+        let mut pipeline = self.lock();
+        if pipeline.stale {
+            if pipeline.in_flight > 0 {
+                return None;
+            }
+            pipeline.forget();
+        }
+        Some(pipeline)
+    }
+
+    async fn until_drained(&self) {
+        let notified = self.drained.notified();
+        if self.lock().in_flight > 0 {
+            notified.await;
+        }
+    }
+
+    fn prepare(&self, pipeline: &mut Pipeline, reader: &Reader) -> Result<(StateSum, Timestamp), Refusal> {
+        let before = match pipeline.sum {
+            Some(sum) => sum,
+            None => *pipeline.sum.insert(reader.meta().map_err(storage)?.sum),
+        };
+        if pipeline.next_blob.is_none() {
+            pipeline.next_blob = Some(reader.meta().map_err(storage)?.last_version + 1);
+        }
+        pipeline.last = self.clock.now().max(pipeline.last);
+        Ok((before, pipeline.last))
+    }
+
+    fn settle(&self, keys: &[(Table, Vec<u8>)], blobs: &[u64], missed: bool) {
+        let mut pipeline = self.lock();
+        for id in blobs {
+            pipeline.blobs.remove(id);
+        }
+        pipeline.in_flight -= 1;
+        pipeline.stale |= missed;
+        for key in keys {
+            if let Some((_, commands)) = pipeline.overlay.get_mut(key) {
+                *commands -= 1;
+                if *commands == 0 {
+                    pipeline.overlay.remove(key);
+                }
+            }
+        }
+        if pipeline.stale && pipeline.in_flight == 0 {
+            pipeline.forget();
+            drop(pipeline);
+            self.drained.notify_waiters();
+        }
+    }
+}
+
+impl std::fmt::Debug for Barrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Barrier").field("sealed", &self.is_sealed()).finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    /// Takes note of a command that was just enqueued; returns the keys it touches.
+    fn enqueued(
+        &mut self,
+        touched: Vec<Touched>,
+        added: Vec<(u64, VersionBlob)>,
+        sum: StateSum,
+        next_blob: u64,
+    ) -> Vec<(Table, Vec<u8>)> {
+        self.blobs.extend(added);
+        self.sum = Some(sum);
+        self.next_blob = Some(next_blob);
+        self.in_flight += 1;
+        touched
+            .into_iter()
+            .filter(|row| row.changed)
+            .map(|row| {
+                let key = (row.table, row.key);
+                let commands = self.overlay.get(&key).map_or(0, |(_, commands)| *commands);
+                self.overlay.insert(key.clone(), (row.now, commands + 1));
+                key
+            })
+            .collect()
+    }
+
+    fn forget(&mut self) {
+        self.sum = None;
+        self.next_blob = None;
+        self.overlay.clear();
+        self.blobs.clear();
+        self.stale = false;
+    }
+}
+
+/// What became of the synchronous half of a write.
+enum Proposal<T> {
+    /// Commands that missed their state are still under way: wait for them.
+    NotYet,
+    /// Decided, and nothing to change.
+    Nothing(T),
+    /// Decided and enqueued.
+    UnderWay(T, oneshot::Receiver<Result<Outcome, SubmitError>>),
+}
+
+/// One row that a decision looked at or changed.
+struct Touched {
+    table: Table,
+    key: Vec<u8>,
+    now: Option<Row>,
+    changed: bool,
+}
+
+/// A decision in the making: the newest state to look at, and the changes so far.
+pub struct Draft<'a> {
+    keyring: &'a Keyring,
+    entropy: &'a dyn Entropy,
+    reader: &'a Reader,
+    overlay: &'a Overlay,
+    blobs: &'a HashMap<u64, VersionBlob>,
+    touched: Vec<Touched>,
+    changes: Vec<Change>,
+    sum: StateSum,
+    next_blob: u64,
+    at: Timestamp,
+}
+
+impl Draft<'_> {
+    /// The leader's clock for this command.
+    pub fn now(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Names, keyed hashes and the like.
+    pub fn keyring(&self) -> &Keyring {
+        self.keyring
+    }
+
+    /// The source of randomness.
+    pub fn entropy(&self) -> &dyn Entropy {
+        self.entropy
+    }
+
+    /// The opened row, as all commands before this one leave it.
+    ///
+    /// # Errors
+    /// The row cannot be read or does not open.
+    pub fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Opened>, Refusal> {
+        let at = self.look(table, key)?;
+        let keyring = self.keyring;
+        match self.touched.get(at).and_then(|touched| touched.now.clone()) {
+            Some(row) => open(keyring, table, row).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the row exists.
+    ///
+    /// # Errors
+    /// The row cannot be read.
+    pub fn exists(&mut self, table: Table, key: &[u8]) -> Result<bool, Refusal> {
+        let at = self.look(table, key)?;
+        Ok(self.touched.get(at).is_some_and(|touched| touched.now.is_some()))
+    }
+
+    /// Puts a row in place, new or over the old one.
+    ///
+    /// # Errors
+    /// The row's predecessor cannot be read.
+    pub fn put(&mut self, table: Table, key: &[u8], columns: Columns, body: &[u8]) -> Result<(), Refusal> {
+        let at = self.look(table, key)?;
+        let Some(touched) = self.touched.get_mut(at) else { return Err(Refusal::internal("draft lost a row")) };
+        let rev = touched.now.as_ref().map_or(1, |row| row.rev + 1);
+        let Columns { group, due, head } = columns;
+        let body = match table {
+            Table::Config => body.to_vec(), // sealed by its own key, and needed before there is a keyring
+            _ => self.keyring.seal_row(table, key, rev, &group, due, head, body, self.entropy),
+        };
+        let row = Row { key: key.to_vec(), rev, group, due, head, body };
+        if let Some(old) = &touched.now {
+            self.sum = self.sum.minus(row_digest(table, old));
+        }
+        self.sum = self.sum.plus(row_digest(table, &row));
+        touched.now = Some(row.clone());
+        touched.changed = true;
+        self.changes.push(Change::Put { table, row });
+        Ok(())
+    }
+
+    /// Takes a row away; no row is no error.
+    ///
+    /// # Errors
+    /// The row cannot be read.
+    pub fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), Refusal> {
+        let at = self.look(table, key)?;
+        let Some(touched) = self.touched.get_mut(at) else { return Err(Refusal::internal("draft lost a row")) };
+        if let Some(old) = touched.now.take() {
+            self.sum = self.sum.minus(row_digest(table, &old));
+            touched.changed = true;
+            self.changes.push(Change::Remove { table, key: key.to_vec(), rev: old.rev });
+        }
+        Ok(())
+    }
+
+    /// A number for the blob of a version to be added.
+    pub fn reserve_blob(&mut self) -> u64 {
+        let id = self.next_blob;
+        self.next_blob += 1;
+        id
+    }
+
+    /// Seals `value` as version `number` of `secret` into the reserved blob `id`.
+    pub fn put_version(&mut self, id: u64, secret: Id, number: u64, value: &[u8]) {
+        let blob = self.keyring.seal_version(secret, number, value, self.entropy);
+        self.changes.push(Change::AddVersion { id, blob });
+    }
+
+    /// The wrapped data key of a version's blob.
+    ///
+    /// # Errors
+    /// The blob cannot be read.
+    pub fn wrapped(&mut self, id: u64) -> Result<Option<Vec<u8>>, Refusal> {
+        match self.blobs.get(&id) {
+            Some(blob) => Ok(Some(blob.wrapped.clone())),
+            None => Ok(self.reader.version(id).map_err(storage)?.map(|blob| blob.wrapped)),
+        }
+    }
+
+    /// Puts a new wrapping of a version's data key in place.
+    pub fn rewrap_version(&mut self, id: u64, wrapped: Vec<u8>) {
+        self.changes.push(Change::Rewrap { id, wrapped });
+    }
+
+    /// Erases the blob of a version.
+    pub fn erase_version(&mut self, id: u64) {
+        self.changes.push(Change::EraseVersion { id });
+    }
+
+    /// Opens the blob of a version, also one that a command under way adds.
+    ///
+    /// # Errors
+    /// The blob cannot be read or does not open.
+    pub fn version(&mut self, secret: Id, number: u64, id: u64) -> Result<Option<SecretBytes>, Refusal> {
+        let blob = match self.blobs.get(&id) {
+            Some(blob) => Some(blob.clone()),
+            None => self.reader.version(id).map_err(storage)?,
+        };
+        let Some(VersionBlob { wrapped, payload }) = blob else { return Ok(None) };
+        self.keyring.open_version(secret, number, &wrapped, &payload).map(Some).map_err(integrity)
+    }
+
+    /// Keys of all rows of `table` whose key begins with `prefix`, as all commands before this one leave them.
+    /// At most `limit`, in no particular order.
+    ///
+    /// # Errors
+    /// The rows cannot be read.
+    pub fn keys_below(&mut self, table: Table, prefix: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Refusal> {
+        let hidden = self.touched.iter().filter(|t| t.changed && t.table == table).count() + self.overlay.len();
+        let mut keys: Vec<Vec<u8>> = self
+            .reader
+            .children(table, prefix, None, limit.saturating_add(hidden))
+            .map_err(storage)?
+            .into_iter()
+            .map(|row| row.key)
+            .collect();
+        let over = self.overlay.iter().map(|((t, key), (row, _))| (*t, key, row.is_some()));
+        let mine = self.touched.iter().filter(|t| t.changed).map(|t| (t.table, &t.key, t.now.is_some()));
+        for (_, key, there) in over.chain(mine).filter(|(t, key, _)| *t == table && key.starts_with(prefix)) {
+            let at = keys.iter().position(|k| k == key);
+            match (at, there) {
+                (None, true) => keys.push(key.clone()),
+                (Some(at), false) => drop(keys.swap_remove(at)),
+                _ => {}
+            }
+        }
+        keys.truncate(limit);
+        Ok(keys)
+    }
+
+    /// Keys of rows of a group (the children of a token), as all commands before this one leave them. At most `limit`, in
+    /// no particular order.
+    ///
+    /// # Errors
+    /// The rows cannot be read.
+    pub fn keys_in_group(&mut self, table: Table, group: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Refusal> {
+        let hidden = self.touched.iter().filter(|t| t.changed && t.table == table).count() + self.overlay.len();
+        let mut keys: Vec<Vec<u8>> = self
+            .reader
+            .group(table, group, None, limit.saturating_add(hidden))
+            .map_err(storage)?
+            .into_iter()
+            .map(|row| row.key)
+            .collect();
+        let over = self.overlay.iter().map(|((t, key), (row, _))| (*t, key, row));
+        let mine = self.touched.iter().filter(|t| t.changed).map(|t| (t.table, &t.key, &t.now));
+        for (_, key, row) in over.chain(mine).filter(|(t, ..)| *t == table) {
+            let belongs = row.as_ref().is_some_and(|row| row.group == group);
+            let at = keys.iter().position(|k| k == key);
+            match (at, belongs) {
+                (None, true) => keys.push(key.clone()),
+                (Some(at), false) => drop(keys.swap_remove(at)),
+                _ => {}
+            }
+        }
+        keys.truncate(limit);
+        Ok(keys)
+    }
+
+    /// Finds the row among those touched, or fetches it from the overlay or the database.
+    fn look(&mut self, table: Table, key: &[u8]) -> Result<usize, Refusal> {
+        if let Some(at) = self.touched.iter().position(|t| t.table == table && t.key == key) {
+            return Ok(at);
+        }
+        let key = key.to_vec();
+        let now = match self.overlay.get(&(table, key.clone())) {
+            Some((row, _)) => row.clone(),
+            None => self.reader.row(table, &key).map_err(storage)?,
+        };
+        self.touched.push(Touched { table, key, now, changed: false });
+        Ok(self.touched.len() - 1)
+    }
+}
+
+impl Generations {
+    fn counter(&self, table: Table) -> Option<&AtomicU64> {
+        match table {
+            Table::Mounts => Some(&self.mounts),
+            Table::Policies => Some(&self.policies),
+            Table::Tokens => Some(&self.tokens),
+            _ => None,
+        }
+    }
+
+    /// Rows of this table changed. Called for every applied command before its submitter is answered.
+    pub fn touched(&self, table: Table) {
+        if let Some(counter) = self.counter(table) {
+            counter.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn all(&self) {
+        for table in [Table::Mounts, Table::Policies, Table::Tokens] {
+            self.touched(table);
+        }
+    }
+
+    /// The generation of a table's rows; 0 for tables of which nobody keeps copies.
+    pub fn of(&self, table: Table) -> u64 {
+        self.counter(table).map_or(0, |counter| counter.load(Ordering::Acquire))
+    }
+}
+
+/// Opens a row that came from the database or from a command under way.
+///
+/// # Errors
+/// [`Refusal::Internal`]: the row is not what was sealed for this place.
+pub fn open(keyring: &Keyring, table: Table, row: Row) -> Result<Opened, Refusal> {
+    let body = match table {
+        Table::Config => SecretBytes::new(row.body),
+        _ => keyring.open_row(table, &row).map_err(integrity)?,
+    };
+    Ok(Opened { group: row.group, due: row.due, head: row.head, body })
+}
+
+/// A storage error as a refusal. The detail is for the log.
+#[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+pub fn storage(error: keyward_storage::StoreError) -> Refusal {
+    tracing::error!(error = %error, "the state database cannot be read");
+    Refusal::internal(format!("storage: {error}"))
+}
+
+/// A failed seal as a refusal: damaged or foreign data, never served.
+pub fn integrity(error: keyward_crypto::CryptoError) -> Refusal {
+    tracing::error!(error = %error, "a row or version does not open: the data was changed outside of Keyward");
+    Refusal::internal(format!("integrity: {error}"))
+}
+
+fn submit(error: &SubmitError) -> Refusal {
+    match error {
+        SubmitError::DiskFull => {
+            Refusal::Unavailable("the disk is full: nothing was written; free space and try again".into())
+        }
+        SubmitError::Overloaded => Refusal::Unavailable("too many writes are under way; try again".into()),
+        SubmitError::NotLeader { .. } => Refusal::Unavailable("this node is not the leader; try again".into()),
+        SubmitError::TooLarge { bytes, bytes_max } => Refusal::malformed(format!(
+            "put failed due to value being too large; got {bytes} bytes, max {bytes_max} bytes"
+        )),
+        SubmitError::Stopped => Refusal::Unavailable("the node is stopping: nothing was written".into()),
+        SubmitError::Unknown => {
+            Refusal::Unavailable("it is not known whether this was done: read it before you try again".into())
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! From a configuration to a serving node, and back to a clean stop.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keyward_audit::{Journal, JournalError};
+use keyward_crypto::KeyFileSeal;
+use keyward_model::event::{EventKind, EventOutcome, LogPlace};
+use keyward_model::{Clock, Entropy, Id, Secret, SecretBytes, Table};
+use keyward_raft::fs::OsFs;
+use keyward_raft::{Fresh, Node, StartError, Timing};
+use keyward_storage::{Store, StoreError};
+use tokio::sync::watch;
+
+use crate::app::{App, Applied, Worker};
+use crate::authn::token::{self, Sessions, Token, TokenKind};
+use crate::barrier::{Barrier, Columns, Draft, Generations};
+use crate::clock::{OsEntropy, SystemClock};
+use crate::config::{Config, ConfigError, Durability, SealKind};
+use crate::http::limits::Gate;
+use crate::http::serve::{self, Serving};
+use crate::http::tls::{Acceptor, TlsError, write_private};
+use crate::identity::{Identity, IdentityError};
+use crate::mounts::{Kind, Mount};
+use crate::policies;
+use crate::record::{Facts, Outcomes};
+use crate::refusal::Refusal;
+use crate::seal::{self, NewSeal, OpenError, OpenedKeys, Unsealing};
+
+/// Size of the Raft log above which the state is made durable and the log before it let go.
+const LOG_BYTES_MAX: u64 = 512 << 20;
+/// Stack of a worker thread. Futures live on the heap; what is deep is bounded.
+const WORKER_STACK_BYTES: usize = 1 << 20;
+
+/// Why the server does not start. Every message says what is wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file or folder.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The node's identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The audit journal.
+    #[error("the audit journal cannot be opened: {0}")]
+    Audit(#[from] JournalError),
+    /// The state database.
+    #[error(transparent)]
+    Storage(#[from] StoreError),
+    /// The Raft log.
+    #[error(transparent)]
+    Raft(#[from] StartError),
+    /// The seal.
+    #[error("{0}")]
+    Seal(String),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The listening address.
+    #[error("cannot listen on {address}: {source}\nis another server running there? choose another listen.address")]
+    Listen {
+        /// Which.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A request to ourselves during start.
+    #[error("start failed: {0:?}")]
+    Start(Refusal),
+}
+
+/// A development server: initialised and unsealed, with a KV v2 mount at `secret/`.
+#[derive(Debug, Clone, Default)]
+pub struct Dev {
+    /// The root token; drawn if `None`.
+    pub root_token: Option<String>,
+}
+
+/// A serving node.
+#[derive(Debug)]
+pub struct Running {
+    /// The shared parts.
+    pub app: Arc<App>,
+    /// The root token of a development server.
+    pub root_token: Option<Secret<String>>,
+    /// TLS, for reloading certificates.
+    pub tls: Option<Acceptor>,
+    stop: watch::Sender<bool>,
+    failed: Arc<AtomicBool>,
+    failure: watch::Receiver<bool>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// What init gives back, once.
+#[derive(Debug)]
+pub struct Initialised {
+    /// Shares that unseal.
+    pub keys: Vec<SecretBytes>,
+    /// Shares that recover.
+    pub recovery_keys: Vec<SecretBytes>,
+    /// The root token.
+    pub root_token: Secret<String>,
+}
+
+/// Starts a node and serves.
+///
+/// # Errors
+/// [`BootError`].
+pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError> {
+    config.check()?;
+    drop(keyward_crypto::memory::harden_process().inspect_err(|error| {
+        tracing::warn!(error = %error, "core dumps and tracing of this process could not be switched off");
+    }));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+    make_folder(&config.data)?;
+    let identity = Identity::of_folder(&config.data, &*entropy)?;
+    let raft_id = identity.raft_id();
+    let journal = Arc::new(open_journal(&config, identity)?);
+    let store_options = keyward_storage::Options::default();
+    let store = Store::open(&config.data.join("state"), &store_options)?;
+    let sessions = Arc::new(Sessions::default());
+    let generations = Arc::new(Generations::default());
+    let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
+    let failed = Arc::new(AtomicBool::new(false));
+    let (failing, failure) = watch::channel(false);
+    let flag = Arc::clone(&failed);
+    let observer = Applied::new(
+        Arc::clone(&generations),
+        Arc::clone(&sessions),
+        Arc::clone(&outcomes),
+        Box::new(move |error| {
+            tracing::error!(error = %error, "the node stops: it cannot go on without risking acknowledged writes");
+            flag.store(true, Ordering::SeqCst);
+            failing.send_replace(true);
+        }),
+    );
+    let node = Node::start(
+        keyward_raft::Options {
+            dir: config.data.join("log"),
+            node_id: raft_id,
+            fresh: Fresh::Found,
+            fs: Arc::new(OsFs),
+            entropy: Arc::clone(&entropy),
+            log: keyward_raft::log::Options::default(),
+            log_bytes_max: LOG_BYTES_MAX,
+            store: store_options,
+            timing: Timing::default(),
+        },
+        store.clone(),
+        Arc::new(observer),
+    )?;
+    replay_audit(&node, &journal)?;
+    let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations));
+    unseal_by_key_file(&config, &store, &barrier)?;
+    let tls = Acceptor::from_config(&config.listen, &config.data.join("tls"), clock.now().seconds())?;
+    let listeners = listen(&mut config)?;
+    let app = Arc::new(App::new(barrier, sessions, config, store, Unsealing::default(), journal, outcomes));
+    let root_token = on_this_thread(&app, async |worker| {
+        note_start(&worker).await;
+        match dev {
+            Some(dev) => prepare_dev(&worker, dev).await.map(Some),
+            None => Ok(None),
+        }
+    })?;
+    let (stop, stopping) = watch::channel(false);
+    let serving = Serving {
+        app: Arc::clone(&app),
+        gate: Arc::new(Gate::new(&app.config.limits)),
+        tls: tls.clone(),
+        runs_jobs: false,
+        stop: stopping,
+    };
+    let mut workers = Vec::new();
+    for (number, listener) in listeners.into_iter().enumerate() {
+        let serving = Serving { runs_jobs: number == 0, ..serving.clone() };
+        let thread = std::thread::Builder::new()
+            .name(format!("api-{number}"))
+            .stack_size(WORKER_STACK_BYTES)
+            .spawn(move || {
+                if let Err(error) = serve::run(&serving, listener) {
+                    tracing::error!(error = %error, "a worker ended");
+                }
+            })
+            .map_err(|source| BootError::File { path: "thread".into(), source })?;
+        workers.push(thread);
+    }
+    Ok(Running { app, root_token, tls, stop, failed, failure, workers })
+}
+
+impl Running {
+    /// Reads certificate and key again; the old ones stay in use if that fails.
+    pub fn reload(&self) {
+        match self.tls.as_ref().map(Acceptor::reload) {
+            Some(Ok(())) => tracing::info!("certificate and key were read again"),
+            Some(Err(error)) => tracing::error!(error = %error, "the certificate could not be read again"),
+            None => {}
+        }
+    }
+
+    /// Becomes ready when the node must stop because of a failure.
+    pub fn failure(&self) -> watch::Receiver<bool> {
+        self.failure.clone()
+    }
+
+    /// Lets requests under way finish, then stops node and journal. Returns whether all was well.
+    pub fn stop(self) -> bool {
+        self.stop.send_replace(true);
+        for worker in self.workers {
+            drop(worker.join());
+        }
+        let well = !self.failed.load(Ordering::SeqCst);
+        self.app.seal();
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let stopped = runtime.and_then(|runtime| runtime.block_on(self.app.barrier.node().shutdown()));
+        if let Err(error) = stopped {
+            tracing::error!(error = %error, "the node did not stop cleanly; it recovers at the next start");
+        }
+        if let Err(error) = self.app.journal().sync() {
+            tracing::error!(error = %error, "the audit journal was not flushed");
+        }
+        well
+    }
+}
+
+/// Makes the rows of a fresh installation: seals, keyring, mounts, policies, the root token. Leaves the barrier open.
+///
+/// # Errors
+/// Already initialised, or nothing can be written.
+pub async fn initialise(
+    worker: &Worker,
+    request: Id,
+    new_seal: NewSeal,
+    recovery: Option<(u8, u8)>,
+    dev: Option<&Dev>,
+) -> Result<Initialised, Refusal> {
+    let app = &worker.app;
+    let barrier = &app.barrier;
+    let entropy = barrier.entropy();
+    let prepared = seal::prepare(new_seal, recovery, barrier.now(), entropy)?;
+    let root_token = match dev.and_then(|dev| dev.root_token.clone()) {
+        Some(chosen) => Secret::new(chosen),
+        None => token::fresh(entropy),
+    };
+    let seal::Initialised { keys, recovery_keys, opened, records } = prepared;
+    barrier.unseal(opened);
+    let mut facts = Facts::new(request, barrier.now(), None, "system");
+    facts.set(EventKind::SysConfig, "administer", "system");
+    facts.object = Some("installation");
+    let intent = facts.intent(entropy, barrier.now());
+    let written = barrier
+        .write(&worker.reader, request, &intent, |draft| {
+            records.write(draft)?;
+            for mount in first_mounts(draft.entropy(), dev.is_some()) {
+                draft.put(Table::Mounts, &mount.id.0, Columns::default(), &mount.encode()?)?;
+            }
+            let key = policies::key_of(draft.keyring(), "default");
+            let stored = policies::Stored {
+                name: "default".into(),
+                text: keyward_policy::DEFAULT_POLICY.into(),
+                modified: draft.now(),
+                version: 1,
+            };
+            let body = serde_json::to_vec(&stored).map_err(|error| Refusal::internal(error.to_string()))?;
+            draft.put(Table::Policies, &key, Columns::default(), &body)?;
+            put_root_token(draft, &root_token, dev.is_some())
+        })
+        .await;
+    if let Err(refusal) = written {
+        app.seal();
+        return Err(refusal);
+    }
+    Ok(Initialised { keys, recovery_keys, root_token })
+}
+
+fn put_root_token(draft: &mut Draft<'_>, text: &Secret<String>, has_lease: bool) -> Result<(), Refusal> {
+    let now = draft.now();
+    let root = Token {
+        accessor: token::fresh_accessor(draft.entropy()),
+        kind: TokenKind::Service,
+        policies: vec!["root".into()],
+        path: if has_lease { "auth/token/create".into() } else { "auth/token/root".into() },
+        display_name: if has_lease { "token".into() } else { "root".into() },
+        meta: None,
+        orphan: true,
+        created: now,
+        issued: has_lease.then_some(now),
+        renewed: None,
+        creation_ttl_s: 0,
+        ttl_s: 0,
+        expires: None,
+        explicit_max_ttl_s: 0,
+        period_s: 0,
+        uses: 0,
+        renewable: false,
+        cubbyhole: Id::random(draft.entropy()),
+    };
+    let key = token::key_of(draft.keyring(), text.expose());
+    token::put(draft, &key, &root, b"")
+}
+
+fn first_mounts(entropy: &dyn Entropy, dev: bool) -> Vec<Mount> {
+    let mount =
+        |path: &str, kind: Kind, description: &str, accessor: &str, options: Option<BTreeMap<String, String>>| Mount {
+            id: Id::random(entropy),
+            path: path.into(),
+            kind,
+            description: description.into(),
+            accessor: accessor_of(accessor, entropy),
+            options,
+            default_lease_s: 0,
+            max_lease_s: 0,
+            force_no_cache: false,
+            listing_visibility: String::new(),
+            local: kind == Kind::Cubbyhole,
+            seal_wrap: kind == Kind::System,
+            external_entropy_access: false,
+            lists: BTreeMap::new(),
+            token_type: (kind == Kind::Token).then(|| "default-service".into()),
+            kv: None,
+            closed: false,
+        };
+    let mut out = vec![
+        mount("sys/", Kind::System, "system endpoints used for control, policy and debugging", "system", None),
+        mount("cubbyhole/", Kind::Cubbyhole, "per-token private secret storage", "cubbyhole", None),
+        mount("auth/token/", Kind::Token, "token based credentials", "auth_token", None),
+    ];
+    if dev {
+        let options = BTreeMap::from([("version".to_owned(), "2".to_owned())]);
+        out.push(mount("secret/", Kind::Kv2, "key/value secret storage", "kv", Some(options)));
+    }
+    out
+}
+
+/// `kv_1a2b3c4d`.
+pub fn accessor_of(prefix: &str, entropy: &dyn Entropy) -> String {
+    let mut random = [0; 4];
+    entropy.fill(&mut random);
+    format!("{prefix}_{}", hex::encode(random))
+}
+
+/// The key of the key-file seal: read, or drawn and written where there is none yet.
+///
+/// # Errors
+/// The file cannot be read or written, or holds something else.
+pub fn key_file(config: &Config, entropy: &dyn Entropy) -> Result<Secret<[u8; 32]>, BootError> {
+    let path = config.key_file();
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let text = Secret::new(text);
+            let bytes = STANDARD.decode(text.expose().trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+            bytes.map(Secret::new).ok_or_else(|| {
+                BootError::Seal(format!(
+                    "{}: not a key: one line of base64 that holds 32 bytes is expected\nput the right file back; without it the data cannot be opened",
+                    path.display()
+                ))
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(folder) = path.parent() {
+                make_folder(folder)?;
+            }
+            let mut key = Secret::new([0; 32]);
+            entropy.fill(key.expose_mut());
+            let text = Secret::new(STANDARD.encode(key.expose()) + "\n");
+            write_private(&path, text.expose().as_bytes())?;
+            Ok(key)
+        }
+        Err(source) => Err(BootError::File { path, source }),
+    }
+}
+
+fn unseal_by_key_file(config: &Config, store: &Store, barrier: &Barrier) -> Result<(), BootError> {
+    let reader = store.reader()?;
+    let records = seal::records(&reader).map_err(BootError::Start)?;
+    if !records.iter().any(|record| record.kind == "keyfile") {
+        return Ok(());
+    }
+    let path = config.key_file();
+    if !path.exists() {
+        return Err(BootError::Seal(format!(
+            "{}: the key file is missing, and this installation is sealed by it\nput it back, or set seal.key_file to where it is",
+            path.display()
+        )));
+    }
+    let key = key_file(config, barrier.entropy())?;
+    let opened: Result<OpenedKeys, OpenError> = seal::open(&reader, &KeyFileSeal::new(key), false);
+    barrier.unseal(opened.map_err(|error| BootError::Seal(format!("{}: {error}", path.display())))?);
+    Ok(())
+}
+
+fn open_journal(config: &Config, identity: Identity) -> Result<Journal, BootError> {
+    let options = keyward_audit::Options {
+        segment_bytes: config.audit.segment_bytes,
+        durability: match config.audit.durability {
+            Durability::Fsync => keyward_audit::Durability::Fsync,
+            Durability::Kernel => keyward_audit::Durability::Kernel,
+        },
+        key: identity.audit_key,
+    };
+    let journal = Journal::open(&config.data.join("audit"), identity.node, identity.incarnation, options)?;
+    if let Some(cut) = journal.cut() {
+        tracing::warn!(?cut, "the last audit record was not written to its end before the last stop, and was cut");
+    }
+    Ok(journal)
+}
+
+/// Records that were durable in the log but not yet in the audit file when the node died are written now.
+fn replay_audit(node: &Node, journal: &Journal) -> Result<(), BootError> {
+    let (from, to) = (journal.last_index() + 1, node.status().applied.unwrap_or(0));
+    if from > to {
+        return Ok(());
+    }
+    let mut batch = journal.batch();
+    let entries = node.read_commands(from..=to).map_err(|source| BootError::File { path: "log".into(), source })?;
+    for (position, commands) in entries {
+        let place = LogPlace { term: position.term, index: position.index };
+        for command in commands {
+            if !command.intent.is_empty() && batch.push_intent(&command.intent, place).is_err() {
+                tracing::error!(index = position.index, "a command carries an audit record that cannot be read");
+            }
+        }
+    }
+    if !batch.is_empty() {
+        journal.append(&mut batch)?;
+    }
+    Ok(())
+}
+
+fn listen(config: &mut Config) -> Result<Vec<std::net::TcpListener>, BootError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = if config.listen.workers == 0 { cores } else { config.listen.workers };
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
+        let address = config.listen.address;
+        let listener = serve::bind(address).map_err(|source| BootError::Listen { address, source })?;
+        if address.port() == 0
+            && let Ok(bound) = listener.local_addr()
+        {
+            config.listen.address = bound; // the other workers share the port that was given
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// Runs something that needs a worker before there are any.
+fn on_this_thread<T>(app: &Arc<App>, work: impl AsyncFnOnce(Worker) -> Result<T, BootError>) -> Result<T, BootError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| BootError::File { path: "runtime".into(), source })?;
+    let worker = Worker::new(Arc::clone(app))?;
+    tokio::task::LocalSet::new().block_on(&runtime, work(worker))
+}
+
+async fn note_start(worker: &Worker) {
+    let barrier = &worker.app.barrier;
+    let mut facts = Facts::new(Id::random(barrier.entropy()), barrier.now(), None, "system");
+    facts.kind = EventKind::SysStart;
+    if worker.record(&facts, EventOutcome::Success, None).await.is_err() {
+        tracing::error!("the audit journal cannot be written: requests are refused until it can");
+    }
+}
+
+async fn prepare_dev(worker: &Worker, dev: &Dev) -> Result<Secret<String>, BootError> {
+    let new_seal = match worker.app.config.seal.kind {
+        SealKind::KeyFile => NewSeal::KeyFile(key_file(&worker.app.config, worker.app.barrier.entropy())?),
+        SealKind::Shamir | SealKind::Passphrase => NewSeal::Shamir { shares: 1, threshold: 1 },
+    };
+    let id = Id::random(worker.app.barrier.entropy());
+    initialise(worker, id, new_seal, None, Some(dev)).await.map(|done| done.root_token).map_err(BootError::Start)
+}
+
+fn make_folder(path: &Path) -> Result<(), BootError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| BootError::File { path: path.to_owned(), source })
+}

@@ -1,0 +1,5 @@
+//! What a mount can do.
+
+pub mod tree;
+
+pub mod kv;

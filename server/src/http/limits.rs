@@ -1,0 +1,105 @@
+//! Limits that hold before anything is parsed: connections at once, and requests per source.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use crate::config::Limits;
+
+/// How many requests pass before forgotten sources are dropped from the table.
+const SWEEP_EVERY: u64 = 1 << 16;
+
+/// The gate in front of everything.
+pub struct Gate {
+    connections: Arc<AtomicUsize>,
+    connections_max: usize,
+    rate: Option<DefaultKeyedRateLimiter<IpAddr>>,
+    clock: DefaultClock,
+    passed: AtomicU64,
+}
+
+/// One of the connections at once. Dropped with the connection.
+#[derive(Debug)]
+pub struct Seat(Arc<AtomicUsize>);
+
+impl Gate {
+    /// A gate with these limits.
+    pub fn new(limits: &Limits) -> Self {
+        let rate = NonZeroU32::new(limits.source_rate_per_s).map(|rate| {
+            let burst = NonZeroU32::new(limits.source_burst).unwrap_or(rate);
+            RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst))
+        });
+        Self {
+            connections: Arc::default(),
+            connections_max: limits.connections_max,
+            rate,
+            clock: DefaultClock::default(),
+            passed: AtomicU64::new(0),
+        }
+    }
+
+    /// A seat for one more connection, if there is one.
+    pub fn seat(&self) -> Option<Seat> {
+        let taken = self.connections.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(Arc::clone(&self.connections));
+        (taken < self.connections_max).then_some(seat)
+    }
+
+    /// Connections at once, now.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Lets one request of `source` pass.
+    ///
+    /// # Errors
+    /// Whole seconds to wait, at least 1, if the source is over its rate.
+    pub fn pass(&self, source: IpAddr) -> Result<(), u64> {
+        let Some(rate) = &self.rate else { return Ok(()) };
+        if self.passed.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            rate.retain_recent();
+        }
+        rate.check_key(&source).map_err(|until| until.wait_time_from(self.clock.now()).as_secs() + 1)
+    }
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seats_come_back() {
+        let gate = Gate::new(&Limits { connections_max: 1, ..Limits::default() });
+        let first = gate.seat();
+        assert!(first.is_some());
+        assert!(gate.seat().is_none());
+        drop(first);
+        assert!(gate.seat().is_some());
+    }
+
+    #[test]
+    fn one_source_does_not_use_up_anothers_rate() {
+        let gate = Gate::new(&Limits { source_rate_per_s: 1, source_burst: 2, ..Limits::default() });
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        assert_eq!(gate.pass(a), Ok(()));
+        assert_eq!(gate.pass(a), Ok(()));
+        assert!(gate.pass(a).is_err());
+        assert_eq!(gate.pass(b), Ok(()));
+    }
+}

@@ -1,0 +1,365 @@
+//! A request of the compatible face as the rest of the server sees it: decoded once, in one form.
+//!
+//! The order of the checks is that of Vault's own layers, since it decides which error a client sees when several
+//! apply. Nothing here looks anything up.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri, header};
+use keyward_model::{Id, Timestamp};
+use keyward_policy::Operation;
+use percent_encoding::percent_decode_str;
+
+use super::fields::{Check, Params};
+use super::json::{Limits, Object};
+use super::{duration, gotext};
+use crate::refusal::Refusal;
+
+/// One request: what is asked, of what, with which parameters.
+#[derive(Debug)]
+pub struct Request {
+    /// Drawn at random; the answer and the audit record carry it.
+    pub id: Id,
+    /// When it came in.
+    pub received: Timestamp,
+    /// What is asked. POST and PUT are `Update` here; whether it is `Create` is decided by the existence check.
+    pub operation: Operation,
+    /// HEAD: answer as GET, without the body.
+    pub head: bool,
+    /// Decoded path below `/v1/`, without leading slash; of a list or scan it ends in `/`.
+    pub path: String,
+    /// The query as sent; empty for verbs whose parameters stand in the body.
+    pub query: String,
+    /// `list` or `scan` came in the query, and has done its work there.
+    flagged: Option<&'static str>,
+    /// The body, not parsed. Empty where the verb has none.
+    pub body: Bytes,
+    /// The body is a form, not JSON.
+    pub form: bool,
+    /// Headers as received.
+    pub headers: HeaderMap,
+    /// Where it came from.
+    pub source: IpAddr,
+    /// `X-Vault-Wrap-TTL`, if it asks for wrapping.
+    pub wrap_ttl: Option<Duration>,
+}
+
+/// What the first look at a request says.
+#[derive(Debug)]
+pub enum Early {
+    /// A path with unprintable characters: 400 without body.
+    Unprintable,
+    /// Not below `/v1/`: 404 without text.
+    Elsewhere,
+    /// The path is written in a roundabout way: go there.
+    Redirect(String),
+    /// Refused with a text.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Early {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The part of a request that is known before its body: method, path, query.
+#[derive(Debug)]
+pub struct Head {
+    operation: Operation,
+    head: bool,
+    path: String,
+    query: String,
+    flagged: Option<&'static str>,
+    has_body: bool,
+    patch: bool,
+}
+
+impl Head {
+    /// Reads method and target.
+    ///
+    /// # Errors
+    /// [`Early`], in the order of Vault's layers.
+    pub fn read(method: &Method, uri: &Uri) -> Result<Self, Early> {
+        let raw = uri.path();
+        let decoded = percent_decode_str(raw).decode_utf8().map_err(|_| Refusal::malformed("the path is not UTF-8"))?;
+        if !decoded.chars().all(gotext::is_printable) {
+            return Err(Early::Unprintable);
+        }
+        let Some(below) = decoded.strip_prefix("/v1/") else {
+            return Err(Early::Elsewhere);
+        };
+        let (list, scan) = match (*method == Method::GET).then(|| uri.query()).flatten() {
+            Some(query) => (flag(query, "list")?, flag(query, "scan")?),
+            None => (false, false),
+        };
+        if list && scan {
+            return Err(Refusal::MalformedSilent.into());
+        }
+        if let Some(clean) = cleaned(raw) {
+            let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+            return Err(Early::Redirect(format!("{clean}{query}")));
+        }
+        let mut head = false;
+        let (operation, has_body) = match method.as_str() {
+            "GET" if list => (Operation::List, false),
+            "GET" if scan => (Operation::Scan, false),
+            "GET" => (Operation::Read, false),
+            "HEAD" => {
+                head = true;
+                (Operation::Read, false)
+            }
+            "LIST" => (Operation::List, false),
+            "SCAN" => (Operation::Scan, false),
+            "POST" | "PUT" => (Operation::Update, true),
+            "PATCH" => (Operation::Patch, true),
+            "DELETE" => (Operation::Delete, false),
+            _ => return Err(Refusal::UnknownVerb.into()),
+        };
+        let mut path = below.to_owned();
+        if matches!(operation, Operation::List | Operation::Scan) && !path.ends_with('/') {
+            path.push('/');
+        }
+        let query = if has_body { String::new() } else { uri.query().unwrap_or_default().to_owned() };
+        let flagged = if list { Some("list") } else { scan.then_some("scan") };
+        Ok(Self { operation, head, path, query, flagged, has_body, patch: operation == Operation::Patch })
+    }
+
+    /// The decoded path below `/v1/`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What is asked.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Puts head, headers and body together, checking both as far as Vault does before it looks at the token.
+    ///
+    /// # Errors
+    /// A refusal in the order: content type of a patch, body, wrapping header, relative path.
+    pub fn with_body(
+        self,
+        id: Id,
+        received: Timestamp,
+        headers: HeaderMap,
+        body: Bytes,
+        source: IpAddr,
+    ) -> Result<Request, Refusal> {
+        if self.patch {
+            check_patch_type(&headers)?;
+        }
+        let body = if self.has_body { body } else { Bytes::new() };
+        let form = is_form(&headers, &body);
+        let wrap_ttl = wrap_ttl(&headers)?;
+        if self.path.split('/').any(|segment| segment == "." || segment == "..") {
+            return Err(Refusal::malformed("relative paths not supported"));
+        }
+        Ok(Request {
+            id,
+            received,
+            operation: self.operation,
+            head: self.head,
+            path: self.path,
+            query: self.query,
+            flagged: self.flagged,
+            body,
+            form,
+            headers,
+            source,
+            wrap_ttl,
+        })
+    }
+}
+
+impl Request {
+    /// The token that the request presents: `X-Vault-Token`, else a bearer token. An empty one is none.
+    pub fn token(&self) -> Option<&str> {
+        if let Some(value) = self.headers.get("x-vault-token") {
+            let token = value.to_str().unwrap_or("\u{1}"); // bytes that no token has: presented, but wrong
+            if !token.is_empty() {
+                return Some(token);
+            }
+        }
+        let value = self.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        value.strip_prefix("Bearer ").map(str::trim).filter(|token| !token.is_empty())
+    }
+
+    /// The parameters: members of the body for verbs that have one, else the query.
+    ///
+    /// # Errors
+    /// The body is malformed or over the limits of a body's content.
+    pub fn parameters(&self) -> Result<Params<'_>, Refusal> {
+        if self.form {
+            return Params::from_form(&self.body, Check::Handler)
+                .map_err(|_| Refusal::malformed("error parsing form data"));
+        }
+        if matches!(self.operation, Operation::Update | Operation::Patch) {
+            let object =
+                Object::parse(&self.body, &Limits::DEFAULT).map_err(|error| Refusal::malformed(error.to_string()))?;
+            return Ok(Params::from_body(object, Check::Handler));
+        }
+        let mut params = Params::from_query(&self.query, Check::Handler);
+        if let Some(flag) = self.flagged {
+            params.remove(flag);
+        }
+        Ok(params)
+    }
+}
+
+/// The cleaned form of a raw path that has empty, `.` or `..` segments; `None` if it is clean as it stands.
+fn cleaned(raw: &str) -> Option<String> {
+    let mut segments: Vec<&str> = Vec::new();
+    let mut changed = false;
+    let trailing = raw.ends_with('/');
+    let inner = raw.strip_prefix('/').unwrap_or(raw);
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
+    for segment in inner.split('/') {
+        match segment {
+            "" | "." => changed = true,
+            ".." => {
+                changed = true;
+                segments.pop();
+            }
+            _ => segments.push(segment),
+        }
+    }
+    changed.then(|| {
+        let mut out = format!("/{}", segments.join("/"));
+        if trailing && !out.ends_with('/') {
+            out.push('/');
+        }
+        out
+    })
+}
+
+/// The first value of a flag in a query, by the rule of Go's `ParseBool`; absent or empty is false.
+fn flag(query: &str, name: &str) -> Result<bool, Refusal> {
+    let value = query
+        .split('&')
+        .filter(|pair| !pair.contains(';'))
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(n, _)| *n == name)
+        .map_or("", |(_, value)| value);
+    match value {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(Refusal::MalformedSilent),
+    }
+}
+
+fn media_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
+}
+
+fn check_patch_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let given = media_type(headers).unwrap_or_default();
+    if given.trim().is_empty() {
+        return Err(Refusal::malformed("mime: no media type"));
+    }
+    let (kind, parameters) = given.split_once(';').map_or((given, None), |(kind, rest)| (kind, Some(rest)));
+    let kind = kind.trim().to_ascii_lowercase();
+    let token = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b))
+    };
+    match kind.split_once('/') {
+        None if token(&kind) => {}
+        None => return Err(Refusal::malformed("mime: unexpected content after media type")),
+        Some((main, sub)) if token(main) && token(sub) => {}
+        Some((_, "")) => return Err(Refusal::malformed("mime: expected token after slash")),
+        Some(_) => return Err(Refusal::malformed("mime: unexpected content after media subtype")),
+    }
+    if let Some(parameters) = parameters {
+        let fine = parameters.split(';').all(|p| {
+            p.trim().is_empty() || p.split_once('=').is_some_and(|(n, v)| token(n.trim()) && !v.trim().is_empty())
+        });
+        if !fine {
+            return Err(Refusal::malformed("mime: invalid media parameter"));
+        }
+    }
+    if kind == "application/merge-patch+json" { Ok(()) } else { Err(Refusal::MediaType(kind)) }
+}
+
+/// A body is a form iff its type says so and it does not look like JSON.
+fn is_form(headers: &HeaderMap, body: &[u8]) -> bool {
+    let kind = media_type(headers).and_then(|value| value.split(';').next()).unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        && !body.iter().take(512).find(|b| !b.is_ascii_whitespace()).is_some_and(|b| matches!(b, b'{' | b'['))
+}
+
+fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
+    let Some(value) = headers.get("x-vault-wrap-ttl") else { return Ok(None) };
+    let value = value.to_str().unwrap_or("?");
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let nanos = duration::parse(value)
+        .map_err(|why| Refusal::malformed(format!("error parsing X-Vault-Wrap-TTL header: {why}")))?;
+    match u64::try_from(nanos) {
+        Ok(0) => Ok(None),
+        Ok(nanos) => Ok(Some(Duration::from_nanos(nanos))),
+        Err(_) => {
+            Err(Refusal::malformed("error parsing X-Vault-Wrap-TTL header: requested wrap ttl cannot be negative"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(method: &str, target: &str) -> Result<Head, Early> {
+        Head::read(&Method::from_bytes(method.as_bytes()).unwrap(), &target.parse().unwrap())
+    }
+
+    #[test]
+    fn verbs_become_operations() {
+        for (method, target, operation) in [
+            ("GET", "/v1/a/b", Operation::Read),
+            ("GET", "/v1/a/b?list=true", Operation::List),
+            ("GET", "/v1/a/b?scan=1", Operation::Scan),
+            ("LIST", "/v1/a/b", Operation::List),
+            ("SCAN", "/v1/a", Operation::Scan),
+            ("POST", "/v1/a", Operation::Update),
+            ("PUT", "/v1/a", Operation::Update),
+            ("PATCH", "/v1/a", Operation::Patch),
+            ("DELETE", "/v1/a", Operation::Delete),
+        ] {
+            assert_eq!(head(method, target).unwrap().operation, operation, "{method} {target}");
+        }
+        assert_eq!(head("LIST", "/v1/a/b").unwrap().path, "a/b/");
+        for (method, target) in [("get", "/v1/a"), ("BREW", "/v1/a"), ("TRACE", "/v1/a")] {
+            assert!(matches!(head(method, target), Err(Early::Refused(Refusal::UnknownVerb))));
+        }
+    }
+
+    #[test]
+    fn paths_have_one_form() {
+        assert_eq!(head("GET", "/v1/a%2Fb/c%20d").unwrap().path, "a/b/c d");
+        assert!(matches!(head("GET", "/v2/a"), Err(Early::Elsewhere)));
+        assert!(matches!(head("GET", "/v1/a%07"), Err(Early::Unprintable)));
+        assert!(matches!(head("GET", "/v1/a%C2%A0b"), Err(Early::Unprintable)));
+        for (raw, clean) in [
+            ("/v1/a//b?x=1", "/v1/a/b?x=1"),
+            ("/v1/a/./b", "/v1/a/b"),
+            ("/v1/a/../b/", "/v1/b/"),
+            ("/v1/a//b%20c", "/v1/a/b%20c"),
+        ] {
+            match head("GET", raw) {
+                Err(Early::Redirect(to)) => assert_eq!(to, clean),
+                other => unreachable!("{raw}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn bad_list_flags_are_refused() {
+        for target in ["/v1/a?list=maybe", "/v1/a?list=true&scan=true"] {
+            assert!(matches!(head("GET", target), Err(Early::Refused(Refusal::MalformedSilent))));
+        }
+        assert_eq!(head("GET", "/v1/a?list=false").unwrap().query, "list=false");
+    }
+}

@@ -1,0 +1,245 @@
+//! Serving: one single-threaded runtime per worker, all listening on the same port (`SO_REUSEPORT`).
+//!
+//! A connection stays on its worker, so nothing of a request crosses threads: reader, audit buffer and session caches
+//! are the worker's own.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request as HttpRequest, Response, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use keyward_model::Id;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::answer::{Answer, Body, Form};
+use super::limits::Gate;
+use super::request::{Early, Head, Request};
+use super::tls::Acceptor;
+use crate::app::{App, Worker};
+use crate::refusal::Refusal;
+use crate::{jobs, pep};
+
+/// Time for a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that may wait to be accepted, per worker.
+const BACKLOG: i32 = 1024;
+/// Header fields of a request.
+const HEADER_FIELDS_MAX: usize = 64;
+
+/// What all workers need for serving.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// The application.
+    pub app: Arc<App>,
+    /// Limits before parsing.
+    pub gate: Arc<Gate>,
+    /// TLS, or `None` for plain HTTP.
+    pub tls: Option<Acceptor>,
+    /// Whether this worker also runs the server's own jobs. One does.
+    pub runs_jobs: bool,
+    /// Turns true when the server stops.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// A listening socket that shares its port with the other workers.
+///
+/// # Errors
+/// The address is in use or not this machine's.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Serves on the current thread until told to stop, then lets requests under way finish.
+///
+/// # Errors
+/// The runtime cannot be made, the socket not registered, or the state database not opened.
+pub fn run(serving: &Serving, listener: std::net::TcpListener) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let worker = Rc::new(Worker::new(Arc::clone(&serving.app)).map_err(io::Error::other)?);
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, accept(serving.clone(), worker, listener))
+}
+
+async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpListener) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    if serving.runs_jobs {
+        drop(tokio::task::spawn_local(jobs::run(Rc::clone(&worker), serving.stop.clone())));
+    }
+    let mut stop = serving.stop.clone();
+    let graceful = hyper_util::server::graceful::GracefulShutdown::new();
+    loop {
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, or the peer is gone already: neither is a reason to stop serving.
+                    tracing::warn!(error = %error, "a connection could not be accepted");
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            },
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let Some(seat) = serving.gate.seat() else {
+            tracing::warn!("a connection was closed: limits.connections_max is reached");
+            continue;
+        };
+        let watcher = graceful.watcher();
+        let (serving, worker) = (serving.clone(), Rc::clone(&worker));
+        tokio::task::spawn_local(async move {
+            let _seat = seat;
+            drop(stream.set_nodelay(true));
+            match &serving.tls {
+                None => connection(&serving, worker, stream, peer.ip(), watcher).await,
+                Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(&serving, worker, stream, peer.ip(), watcher).await,
+                    Ok(Err(error)) => tracing::debug!(error = %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!("TLS handshake took too long"),
+                },
+            }
+        });
+    }
+    drop(listener);
+    drop(tokio::time::timeout(Duration::from_secs(5), graceful.shutdown()).await);
+    Ok(())
+}
+
+async fn connection<S>(
+    serving: &Serving,
+    worker: Rc<Worker>,
+    stream: S,
+    source: IpAddr,
+    watcher: hyper_util::server::graceful::Watcher,
+) where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+{
+    let limits = &worker.app.config.limits;
+    let mut builder = auto::Builder::new(LocalExecutor);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(limits.header_timeout_s))
+        .max_buf_size(limits.header_bytes_max.max(8192))
+        .max_headers(HEADER_FIELDS_MAX)
+        .half_close(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(256)
+        .keep_alive_interval(Duration::from_secs(30));
+    let gate = Arc::clone(&serving.gate);
+    let service = service_fn(move |request| {
+        let (worker, gate) = (Rc::clone(&worker), Arc::clone(&gate));
+        async move { Ok::<_, std::convert::Infallible>(handle(&worker, &gate, request, source).await) }
+    });
+    let served = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
+    if let Err(error) = served.await {
+        tracing::debug!(error = %error, "a connection ended early");
+    }
+}
+
+/// One HTTP exchange.
+async fn handle(worker: &Worker, gate: &Gate, request: HttpRequest<Incoming>, source: IpAddr) -> Response<Body> {
+    let id = Id::random(worker.app.barrier.entropy());
+    let head = request.method() == Method::HEAD;
+    if let Err(seconds) = gate.pass(source) {
+        return refuse(&Refusal::TooMany(seconds), id, head);
+    }
+    let namespace = request.headers().get("x-vault-namespace").cloned();
+    let mut response = match read(worker, request, id, source).await {
+        Ok(request) => {
+            let answer = pep::enforce(worker, &request).await;
+            answer.into_response(request.id, request.head)
+        }
+        Err(Early::Unprintable) => {
+            drop(pep::turn_away(worker, id, source, Refusal::MalformedSilent).await);
+            let mut response = Response::new(Body::default());
+            *response.status_mut() = http::StatusCode::BAD_REQUEST;
+            return response;
+        }
+        Err(Early::Elsewhere) => refuse(&pep::turn_away(worker, id, source, Refusal::Absent).await, id, head),
+        Err(Early::Redirect(location)) => redirect(location, id, head),
+        Err(Early::Refused(refusal)) => refuse(&pep::turn_away(worker, id, source, refusal).await, id, head),
+    };
+    if let Some(namespace) = namespace {
+        response.headers_mut().insert("x-vault-namespace", namespace);
+    }
+    response
+}
+
+/// Reads head and body, within the limits.
+async fn read(worker: &Worker, request: HttpRequest<Incoming>, id: Id, source: IpAddr) -> Result<Request, Early> {
+    let limits = &worker.app.config.limits;
+    let (parts, body) = request.into_parts();
+    let body = if body.is_end_stream() {
+        Bytes::new()
+    } else {
+        if body.size_hint().lower() > limits.body_bytes_max as u64 {
+            return Err(Refusal::TooLarge.into());
+        }
+        let collected = Limited::new(body, limits.body_bytes_max).collect();
+        match tokio::time::timeout(Duration::from_secs(limits.body_timeout_s), collected).await {
+            Ok(Ok(collected)) => collected.to_bytes(),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => return Err(Refusal::TooLarge.into()),
+            Ok(Err(_)) => return Err(Refusal::malformed("the body could not be read").into()),
+            Err(_) => return Err(Refusal::malformed("the body took too long to arrive").into()),
+        }
+    };
+    let head = Head::read(&parts.method, &parts.uri)?;
+    Ok(head.with_body(id, worker.app.barrier.now(), parts.headers, body, source)?)
+}
+
+fn refuse(refusal: &Refusal, id: Id, head: bool) -> Response<Body> {
+    let parts = refusal.parts();
+    let answer = match &parts.body {
+        Some(body) => Answer::bare(parts.status, body),
+        None => Answer::empty(parts.status),
+    };
+    let mut response = answer.into_response(id, head);
+    if let Some(seconds) = parts.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(seconds));
+    }
+    if *refusal == Refusal::TooLarge {
+        response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn redirect(location: String, id: Id, head: bool) -> Response<Body> {
+    let page = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escape_html(&location)).into_bytes();
+    Answer { status: 307, form: Form::Redirect(location, page) }.into_response(id, head)
+}
+
+fn escape_html(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;").replace('\'', "&#39;")
+}
+
+/// Runs hyper's tasks on the worker's own thread.
+#[derive(Debug, Clone, Copy)]
+struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, future: F) {
+        drop(tokio::task::spawn_local(future));
+    }
+}

@@ -1,0 +1,97 @@
+//! Rewrap: after a rotation of the keyring, data keys and rows move to the newest epoch, a bounded piece at a time.
+//!
+//! Only the wrapping of a data key is made anew; values are not touched. The job is driven by a timer of its worker and
+//! can stop anywhere: what is done is done, and the next pass starts where an old epoch is still in use.
+
+use keyward_crypto::keyring::{row_epoch, wrap_epoch};
+use keyward_model::event::EventKind;
+use keyward_model::{Id, Table};
+
+use crate::api::kv2;
+use crate::app::Worker;
+use crate::barrier::{Columns, storage};
+use crate::engine::kv::Status;
+use crate::record::Facts;
+use crate::refusal::Refusal;
+
+/// Rows that one command seals anew at most.
+const ROWS_PER_COMMAND: usize = 64;
+
+/// Where a pass over all rows stands. `None` for the table: nothing to do.
+#[derive(Debug, Default)]
+pub struct Progress {
+    table: usize,
+    after: Option<Vec<u8>>,
+    /// The epoch that everything is being moved to.
+    epoch: u32,
+}
+
+impl Progress {
+    /// Does a bounded piece of the pass. Whether there is more to do now.
+    ///
+    /// # Errors
+    /// Sealed, a row does not open, or nothing can be written.
+    pub async fn step(&mut self, worker: &Worker) -> Result<bool, Refusal> {
+        let keys = worker.app.barrier.keyring()?;
+        if self.epoch != keys.active_epoch() {
+            *self = Self { epoch: keys.active_epoch(), ..Self::default() };
+            if self.epoch == 1 {
+                self.table = Table::ALL.len(); // nothing can be older than the first
+            }
+        }
+        let Some(table) = Table::ALL.get(self.table).copied() else { return Ok(false) };
+        if table == Table::Config {
+            self.table += 1;
+            return Ok(true);
+        }
+        let rows = worker.reader.scan(table, self.after.as_deref(), ROWS_PER_COMMAND).map_err(storage)?;
+        let Some(last) = rows.last() else {
+            self.table += 1;
+            self.after = None;
+            return Ok(true);
+        };
+        self.after = Some(last.key.clone());
+        let old: Vec<Vec<u8>> =
+            rows.into_iter().filter(|row| row_epoch(&row.body) != Some(self.epoch)).map(|row| row.key).collect();
+        if !old.is_empty() {
+            reseal(worker, table, &old).await?;
+        }
+        Ok(true)
+    }
+}
+
+async fn reseal(worker: &Worker, table: Table, rows: &[Vec<u8>]) -> Result<(), Refusal> {
+    let barrier = &worker.app.barrier;
+    let request = Id::random(barrier.entropy());
+    let mut facts = Facts::new(request, barrier.now(), None, "system");
+    facts.set(EventKind::SysConfig, "administer", "system");
+    facts.object = Some("keyring");
+    let intent = facts.intent(barrier.entropy(), barrier.now());
+    barrier
+        .write(&worker.reader, request, &intent, |draft| {
+            for key in rows {
+                let Some(opened) = draft.get(table, key)? else { continue };
+                if table == Table::Secrets {
+                    let record = kv2::decode(&opened)?;
+                    for version in record.versions.iter().filter(|version| version.status != Status::Destroyed) {
+                        let Some(wrapped) = draft.wrapped(version.blob)? else { continue };
+                        if wrap_epoch(&wrapped) == Some(draft.keyring().active_epoch()) {
+                            continue;
+                        }
+                        let anew = draft
+                            .keyring()
+                            .rewrap(record.id, version.number, &wrapped, draft.entropy())
+                            .map_err(crate::barrier::integrity)?;
+                        if let Some(anew) = anew {
+                            draft.rewrap_version(version.blob, anew);
+                        }
+                    }
+                }
+                let columns = Columns { group: opened.group.clone(), due: opened.due, head: opened.head };
+                draft.put(table, key, columns, opened.body.expose())?;
+            }
+            Ok(())
+        })
+        .await
+        .map(|_| ())
+}

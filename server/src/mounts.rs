@@ -1,0 +1,260 @@
+//! Mounts: where in the tree of paths which engine or auth method answers.
+
+use std::collections::BTreeMap;
+
+use keyward_crypto::Keyring;
+use keyward_model::{Id, Table};
+use keyward_storage::Reader;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::barrier::{open, storage};
+use crate::refusal::Refusal;
+
+/// Default and longest lease of the system, in seconds: 768 hours.
+pub const SYSTEM_LEASE_S: i64 = 2_764_800;
+
+/// What answers below a mount.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// KV version 1, under the type name `kv`.
+    Kv1,
+    /// KV version 2.
+    Kv2,
+    /// KV version 1 under its old name `generic`.
+    Generic,
+    /// Private entries of one token.
+    Cubbyhole,
+    /// The system's own paths.
+    System,
+    /// The token store.
+    Token,
+}
+
+/// One mount, as kept sealed in its row.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Mount {
+    /// Never reused; stays when the mount moves.
+    pub id: Id,
+    /// Where it stands, with a trailing slash; auth methods begin with `auth/`.
+    pub path: String,
+    /// What answers.
+    pub kind: Kind,
+    /// For people.
+    pub description: String,
+    /// `kv_1a2b3c4d`.
+    pub accessor: String,
+    /// Options as given, as text. `None` is shown as null.
+    pub options: Option<BTreeMap<String, String>>,
+    /// Seconds; 0 = the system's.
+    pub default_lease_s: i64,
+    /// Seconds; 0 = the system's.
+    pub max_lease_s: i64,
+    /// `force_no_cache`, kept and shown.
+    pub force_no_cache: bool,
+    /// `hidden`, `unauth` or empty.
+    pub listing_visibility: String,
+    /// Replicated setups only; kept and shown.
+    pub local: bool,
+    /// Kept and shown.
+    pub seal_wrap: bool,
+    /// Kept and shown.
+    pub external_entropy_access: bool,
+    /// Lists of the configuration that are kept and shown: name → values.
+    #[serde(default)]
+    pub lists: BTreeMap<String, Vec<String>>,
+    /// Auth methods: `default-service` and so on.
+    #[serde(default)]
+    pub token_type: Option<String>,
+    /// KV v2: the mount's configuration, as the engine encodes it.
+    #[serde(default)]
+    pub kv: Option<crate::engine::kv::KvConfig>,
+    /// Being raised from KV v1 to v2 or being emptied: not served meanwhile.
+    #[serde(default)]
+    pub closed: bool,
+}
+
+impl Mount {
+    /// The type name as the API shows it.
+    pub fn type_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Kv1 | Kind::Kv2 => "kv",
+            Kind::Generic => "generic",
+            Kind::Cubbyhole => "cubbyhole",
+            Kind::System => "system",
+            Kind::Token => "token",
+        }
+    }
+
+    /// Whether it is an auth method.
+    pub fn is_auth(&self) -> bool {
+        self.path.starts_with("auth/")
+    }
+
+    /// Effective default lease in seconds.
+    pub fn default_lease(&self) -> i64 {
+        if self.default_lease_s > 0 { self.default_lease_s } else { SYSTEM_LEASE_S.min(self.max_lease()) }
+    }
+
+    /// Effective longest lease in seconds.
+    pub fn max_lease(&self) -> i64 {
+        if self.max_lease_s > 0 { self.max_lease_s } else { SYSTEM_LEASE_S }
+    }
+
+    /// The mount as `sys/mounts` shows it.
+    pub fn info(&self) -> Value {
+        let mut config = json!({
+            "default_lease_ttl": self.default_lease_s,
+            "force_no_cache": self.force_no_cache,
+            "max_lease_ttl": self.max_lease_s,
+        });
+        if !self.listing_visibility.is_empty() {
+            config["listing_visibility"] = json!(self.listing_visibility);
+        }
+        for (name, values) in &self.lists {
+            config[name.as_str()] = json!(values);
+        }
+        if let Some(kind) = &self.token_type {
+            config["token_type"] = json!(kind);
+        }
+        let mut info = json!({
+            "accessor": self.accessor,
+            "config": config,
+            "description": self.description,
+            "external_entropy_access": self.external_entropy_access,
+            "local": self.local,
+            "options": self.options,
+            "plugin_version": "",
+            "running_plugin_version": crate::build::PLUGIN_VERSION,
+            "running_sha256": "",
+            "seal_wrap": self.seal_wrap,
+            "type": self.type_name(),
+            "uuid": self.id.to_uuid(),
+        });
+        if matches!(self.kind, Kind::Kv1 | Kind::Kv2 | Kind::Generic) {
+            info["deprecation_status"] = json!("supported");
+        }
+        info
+    }
+
+    /// The row's body.
+    ///
+    /// # Errors
+    /// None in practice: plain data always serialises.
+    pub fn encode(&self) -> Result<Vec<u8>, Refusal> {
+        serde_json::to_vec(self).map_err(|error| Refusal::internal(format!("mount: {error}")))
+    }
+}
+
+/// All mounts by path.
+#[derive(Debug, Default)]
+pub struct MountTable(BTreeMap<String, std::sync::Arc<Mount>>);
+
+impl MountTable {
+    /// Reads and opens all mounts.
+    ///
+    /// # Errors
+    /// A row cannot be read or does not open.
+    pub fn load(keyring: &Keyring, reader: &Reader) -> Result<Self, Refusal> {
+        let mut out = BTreeMap::new();
+        for row in reader.children(Table::Mounts, b"", None, usize::MAX).map_err(storage)? {
+            let mount = decode(open(keyring, Table::Mounts, row)?.body.expose())?;
+            out.insert(mount.path.clone(), std::sync::Arc::new(mount));
+        }
+        Ok(Self(out))
+    }
+
+    /// The mount that answers for `path`, and the rest of the path below it. `path` equal to the mount's path without
+    /// its slash is the mount's root, too.
+    pub fn resolve<'a>(&self, path: &'a str) -> Option<(&std::sync::Arc<Mount>, &'a str)> {
+        // Mounts never nest, so the greatest path that is not after ours is the only candidate but for `a` against `a/`.
+        let candidates = self.0.range::<str, _>((std::ops::Bound::Unbounded, std::ops::Bound::Included(path)));
+        if let Some((prefix, mount)) = candidates.rev().take(1).next()
+            && let Some(rest) = path.strip_prefix(prefix.as_str())
+        {
+            return Some((mount, rest));
+        }
+        let bare = format!("{path}/");
+        self.0.get(&bare).map(|mount| (mount, ""))
+    }
+
+    /// The mount at exactly this path (with trailing slash).
+    pub fn get(&self, path: &str) -> Option<&std::sync::Arc<Mount>> {
+        self.0.get(path)
+    }
+
+    /// A mount that stands at, below or above `path` (with trailing slash), so that `path` cannot be one.
+    pub fn conflict(&self, path: &str) -> Option<&std::sync::Arc<Mount>> {
+        self.0.values().find(|mount| mount.path.starts_with(path) || path.starts_with(mount.path.as_str()))
+    }
+
+    /// All mounts, by path.
+    pub fn iter(&self) -> impl Iterator<Item = &std::sync::Arc<Mount>> {
+        self.0.values()
+    }
+}
+
+/// Reads what [`Mount::encode`] wrote.
+///
+/// # Errors
+/// [`Refusal::Internal`] if the body is not a mount.
+pub fn decode(body: &[u8]) -> Result<Mount, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::internal(format!("mount row: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(paths: &[&str]) -> MountTable {
+        MountTable(
+            paths
+                .iter()
+                .map(|path| {
+                    let mount = Mount {
+                        id: Id::ZERO,
+                        path: (*path).to_owned(),
+                        kind: Kind::Kv2,
+                        description: String::new(),
+                        accessor: String::new(),
+                        options: None,
+                        default_lease_s: 0,
+                        max_lease_s: 0,
+                        force_no_cache: false,
+                        listing_visibility: String::new(),
+                        local: false,
+                        seal_wrap: false,
+                        external_entropy_access: false,
+                        lists: BTreeMap::new(),
+                        token_type: None,
+                        kv: None,
+                        closed: false,
+                    };
+                    (mount.path.clone(), std::sync::Arc::new(mount))
+                })
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn a_path_finds_its_mount() {
+        let table = table(&["secret/", "sys/", "team/apps/kv/", "auth/token/"]);
+        for (path, mount, rest) in [
+            ("secret/data/a", "secret/", "data/a"),
+            ("secret/", "secret/", ""),
+            ("secret", "secret/", ""),
+            ("team/apps/kv/x", "team/apps/kv/", "x"),
+            ("auth/token/create", "auth/token/", "create"),
+        ] {
+            let (found, left) = table.resolve(path).unwrap();
+            assert_eq!((found.path.as_str(), left), (mount, rest));
+        }
+        for path in ["secrets/a", "team/apps", "a", "zzz", "secre"] {
+            assert!(table.resolve(path).is_none(), "{path}");
+        }
+        assert!(table.conflict("secret/sub/").is_some());
+        assert!(table.conflict("team/").is_some());
+        assert!(table.conflict("sec/").is_none());
+    }
+}

@@ -1,0 +1,362 @@
+//! The policy enforcement point: the life of a request, on one page.
+//!
+//! Six steps, in this order, for every request of every face. Each step consumes the proof that the one before made;
+//! the proofs have private fields, so that no other file can make one or skip a step. Refusals take the same road: one
+//! place records them, one place renders them.
+//!
+//! ```compile_fail
+//! // A permit cannot be made outside of this file.
+//! let permit = keyward_server::pep::Permit { caller: unreachable!(), target: unreachable!(), verdict: unreachable!() };
+//! ```
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use keyward_model::Id;
+
+use keyward_model::event::{EventKind, EventOutcome};
+use keyward_policy::{Acl, Ask, KeysFilter, Operation, Verdict};
+use sha2::{Digest, Sha256};
+
+use crate::api::{self, Context};
+use crate::app::Worker;
+use crate::authn::token::{self, Session};
+use crate::http::answer::Answer;
+use crate::http::fields::Params;
+use crate::http::request::Request;
+use crate::mounts::Mount;
+use crate::record::{Facts, Receipt};
+use crate::refusal::Refusal;
+
+/// Step 1's proof: who is calling.
+#[derive(Debug)]
+pub struct Caller {
+    session: Option<Arc<Session>>,
+    /// This request took the token's last use: the token ends with it.
+    last_use: bool,
+}
+
+/// Step 2's proof: what is called, in the one form that policy, audit and store all use.
+#[derive(Debug)]
+pub struct Target {
+    mount: Option<Arc<Mount>>,
+    rest: usize,
+    door: Door,
+}
+
+/// Step 3's proof: it may be done.
+#[derive(Debug)]
+pub struct Permit {
+    caller: Caller,
+    target: Target,
+    sudo: bool,
+    pagination_limit: Option<u64>,
+    keys_filter: Option<KeysFilter>,
+}
+
+/// Step 5's result: an answer that nobody sees without a receipt.
+#[derive(Debug)]
+pub struct Undisclosed {
+    answer: Answer,
+    receipt: Option<Receipt>,
+}
+
+/// How a path is guarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    /// Needs a token and a policy.
+    Guarded,
+    /// The handler judges the token itself.
+    Own,
+    /// Needs no token at all: status, init, unseal.
+    Open,
+}
+
+/// The life of a request. Always answers; what was refused is recorded like what was done.
+pub async fn enforce(worker: &Worker, request: &Request) -> Answer {
+    let facts = RefCell::new(Facts::new(request.id, request.received, Some(request.source), api::channel(request)));
+    match steps(worker, request, &facts).await {
+        Ok(answer) => answer,
+        Err(refusal) => match record_refusal(worker, &facts.into_inner(), &refusal).await {
+            Ok(_) => api::render_refusal(request, &refusal),
+            Err(unavailable) => api::render_refusal(request, &unavailable),
+        },
+    }
+}
+
+/// The same end for what never became a request: malformed, too large, elsewhere.
+pub async fn turn_away(worker: &Worker, id: Id, source: IpAddr, refusal: Refusal) -> Refusal {
+    let mut facts = Facts::new(id, worker.app.barrier.now(), Some(source), "vault");
+    facts.kind = EventKind::UriRejected;
+    match record_refusal(worker, &facts, &refusal).await {
+        Ok(_) => refusal,
+        Err(unavailable) => unavailable,
+    }
+}
+
+async fn steps(worker: &Worker, request: &Request, facts: &RefCell<Facts>) -> Result<Answer, Refusal> {
+    let params = request.parameters()?;
+    let params = &params;
+    let door = api::door(request);
+    let caller = authenticate(worker, request, door, facts).await?;
+    let spent = caller.last_use.then(|| caller.session.clone()).flatten();
+    let target = canonicalise(worker, request, door, facts)?;
+    let permit = decide(worker, request, params, caller, target);
+    let outcome = match permit {
+        Ok(permit) => finish(worker, request, params, permit, facts).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let Some(session) = spent {
+        end_spent(worker, request, &session).await?;
+    }
+    outcome
+}
+
+async fn finish(
+    worker: &Worker,
+    request: &Request,
+    params: &Params<'_>,
+    permit: Permit,
+    facts: &RefCell<Facts>,
+) -> Result<Answer, Refusal> {
+    let effect = act(worker, request, params, &permit, facts).await?;
+    let (receipt, answer) = record(worker, request, effect, facts, permit).await?;
+    Ok(respond(answer, receipt))
+}
+
+/// Step 1. A token is looked up by its keyed hash; an expired or spent one is none. Counts a use where uses are limited.
+async fn authenticate(
+    worker: &Worker,
+    request: &Request,
+    door: Door,
+    facts: &RefCell<Facts>,
+) -> Result<Caller, Refusal> {
+    if door == Door::Open {
+        return Ok(Caller { session: None, last_use: false });
+    }
+    if worker.app.barrier.is_sealed() {
+        return Err(Refusal::Sealed);
+    }
+    if matches!(request.operation, Operation::Update | Operation::Patch) && request.path.ends_with('/') {
+        return Err(Refusal::malformed("cannot write to a path ending in '/'"));
+    }
+    let session = match request.token() {
+        Some(token) => worker.session(token)?,
+        None => None,
+    };
+    let Some(session) = session else {
+        return if door == Door::Own {
+            Ok(Caller { session: None, last_use: false })
+        } else {
+            Err(Refusal::Unauthenticated)
+        };
+    };
+    facts.borrow_mut().token_hash = Some(accessor_hash(&session));
+    if session.token.uses == 0 || !api::counts_a_use(request, &session.token) {
+        return Ok(Caller { session: Some(session), last_use: false });
+    }
+    let (session, last_use) = count_use(worker, request, &session, facts).await?;
+    Ok(Caller { session: Some(session), last_use })
+}
+
+/// Step 2. Text and the table of mounts only; whether the thing exists plays no part.
+fn canonicalise(worker: &Worker, request: &Request, door: Door, facts: &RefCell<Facts>) -> Result<Target, Refusal> {
+    if door == Door::Open {
+        return Ok(Target { mount: None, rest: 0, door });
+    }
+    let tables = worker.tables()?;
+    let target = match tables.mounts.resolve(&request.path) {
+        Some((mount, rest)) => Target { mount: Some(Arc::clone(mount)), rest: request.path.len() - rest.len(), door },
+        None => Target { mount: None, rest: 0, door },
+    };
+    api::describe(worker, request, target.mount.as_deref(), &mut facts.borrow_mut());
+    Ok(target)
+}
+
+/// Step 3. The token's policies; a path that needs `sudo` needs it in addition. No rule: no.
+fn decide(
+    worker: &Worker,
+    request: &Request,
+    params: &Params<'_>,
+    caller: Caller,
+    target: Target,
+) -> Result<Permit, Refusal> {
+    if target.door != Door::Guarded {
+        return Ok(Permit { caller, target, sudo: false, pagination_limit: None, keys_filter: None });
+    }
+    let Some(session) = &caller.session else { return Err(Refusal::Unauthenticated) };
+    let compiled = worker.acl(session)?;
+    let acl = &compiled.1;
+    let operation = match (request.operation, &target.mount) {
+        (Operation::Update, Some(mount)) => api::create_or_update(
+            worker,
+            request,
+            params,
+            mount,
+            request.path.get(target.rest..).unwrap_or_default(),
+            acl,
+        )?,
+        (operation, _) => operation,
+    };
+    let verdict = judge(acl, request, params, operation);
+    if !verdict.allowed {
+        return Err(Refusal::Denied);
+    }
+    let (pagination_limit, keys_filter) = (verdict.pagination_limit, verdict.keys_filter.cloned());
+    Ok(Permit { caller, target, sudo: verdict.sudo, pagination_limit, keys_filter })
+}
+
+/// Asks the ACL about one operation on the request's path.
+pub fn judge<'a>(acl: &'a Acl, request: &Request, params: &Params<'_>, operation: Operation) -> Verdict<'a> {
+    acl.decide(&Ask { operation, path: &request.path, parameters: Some(params), wrap_ttl: request.wrap_ttl })
+}
+
+/// Step 5. Reads compute, writes commit with their intent. What comes out is not seen before step 4's receipt.
+async fn act(
+    worker: &Worker,
+    request: &Request,
+    params: &Params<'_>,
+    permit: &Permit,
+    facts: &RefCell<Facts>,
+) -> Result<Undisclosed, Refusal> {
+    let context = Context::new(worker, request, params, permit, facts);
+    let answer = api::act(&context).await?;
+    let answer = api::wrapping::wrap_if_asked(&context, answer).await?;
+    Ok(Undisclosed { answer, receipt: context.into_receipt() })
+}
+
+/// Step 4. For what changed nothing, and for what is about to be disclosed: the record is durable before the answer.
+async fn record(
+    worker: &Worker,
+    request: &Request,
+    effect: Undisclosed,
+    facts: &RefCell<Facts>,
+    permit: Permit,
+) -> Result<(Receipt, Answer), Refusal> {
+    let Undisclosed { answer, receipt } = effect;
+    if let Some(receipt) = receipt {
+        return Ok((receipt, answer));
+    }
+    if permit.target.door == Door::Open && api::is_open_status(request) {
+        return Ok((Receipt::of_open_status(), answer));
+    }
+    let facts = facts.borrow().clone();
+    let receipt = worker.record(&facts, EventOutcome::Success, None).await?;
+    Ok((receipt, answer))
+}
+
+/// Step 6. Only with the receipt in hand.
+fn respond(answer: Answer, _: Receipt) -> Answer {
+    answer
+}
+
+/// The one place where refusals are recorded. If even that cannot be done, the caller learns that instead.
+async fn record_refusal(worker: &Worker, facts: &Facts, refusal: &Refusal) -> Result<Receipt, Refusal> {
+    let outcome = match refusal {
+        Refusal::Unauthenticated | Refusal::Denied | Refusal::Forbidden(_) => EventOutcome::Deny,
+        _ => EventOutcome::Error,
+    };
+    if let Refusal::Internal(detail) = refusal {
+        tracing::error!(request.id = %facts.request, detail = %detail, "internal error");
+    }
+    worker.record(facts, outcome, Some(refusal.parts().code)).await
+}
+
+/// Takes one use of a token, in the log, before anything is done with it.
+async fn count_use(
+    worker: &Worker,
+    request: &Request,
+    session: &Arc<Session>,
+    facts: &RefCell<Facts>,
+) -> Result<(Arc<Session>, bool), Refusal> {
+    let key = session.key;
+    let mut intent = facts.borrow().clone();
+    intent.set(EventKind::TokenRead, "", "token");
+    let (used, _) = worker
+        .app
+        .barrier
+        .write(
+            &worker.reader,
+            request.id,
+            &intent.intent(worker.app.barrier.entropy(), worker.app.barrier.now()),
+            |draft| {
+                let Some((mut token, parent)) = token::get(draft, &key)? else { return Err(Refusal::Unauthenticated) };
+                if token.uses < 0 {
+                    return Err(Refusal::Unauthenticated); // another request took the last use
+                }
+                // The last use leaves a mark that no second request passes; the token goes when this request is done.
+                token.uses = if token.uses == 1 { -1 } else { token.uses - 1 };
+                token::put(draft, &key, &token, &parent)?;
+                Ok((token, parent))
+            },
+        )
+        .await?;
+    let (token, parent) = used;
+    let last_use = token.uses < 0;
+    Ok((Arc::new(Session::new(key, token, parent)), last_use))
+}
+
+/// Revokes a token whose last use this was.
+async fn end_spent(worker: &Worker, request: &Request, session: &Arc<Session>) -> Result<(), Refusal> {
+    let mut intent = Facts::new(request.id, worker.app.barrier.now(), Some(request.source), "system");
+    intent.set(EventKind::TokenRevoked, "", "token");
+    intent.token_hash = Some(accessor_hash(session));
+    let key = session.key;
+    worker
+        .app
+        .barrier
+        .write(
+            &worker.reader,
+            request.id,
+            &intent.intent(worker.app.barrier.entropy(), worker.app.barrier.now()),
+            |draft| token::revoke_tree(draft, &key),
+        )
+        .await
+        .map(|_| ())
+}
+
+/// How a token is named in records: the first half of the SHA-256 of its accessor.
+pub fn accessor_hash(session: &Session) -> [u8; 16] {
+    let digest = Sha256::digest(session.token.accessor.as_bytes());
+    let mut out = [0; 16];
+    out.copy_from_slice(&digest[..16]);
+    out
+}
+
+impl Permit {
+    /// The token that called, where one was needed.
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        self.caller.session.as_ref()
+    }
+
+    /// The mount that answers.
+    pub fn mount(&self) -> Option<&Arc<Mount>> {
+        self.target.mount.as_ref()
+    }
+
+    /// Where in the request's path the part below the mount begins.
+    pub fn rest(&self) -> usize {
+        self.target.rest
+    }
+
+    /// Whether the policy grants `sudo` on the path.
+    pub fn sudo(&self) -> bool {
+        self.sudo
+    }
+
+    /// For a listing: the page length that the policy sets.
+    pub fn pagination_limit(&self) -> Option<u64> {
+        self.pagination_limit
+    }
+
+    /// For a listing: the filter that its keys must pass.
+    pub fn keys_filter(&self) -> Option<&KeysFilter> {
+        self.keys_filter.as_ref()
+    }
+
+    /// How the path is guarded.
+    pub fn door(&self) -> Door {
+        self.target.door
+    }
+}

@@ -1,0 +1,266 @@
+//! The audit side of a request: what is to be recorded, and the proof that it is durable.
+//!
+//! Reads and refusals: the record of one event-loop turn's requests is appended with one write and one flush by the
+//! worker's [`Recorder`]; each request waits for its own. Writes: the intent travels in the command and is durable with
+//! it; the outcome follows in the audit file without a flush of its own.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+
+use keyward_audit::{Batch, Journal};
+use keyward_model::event::{Auth, Event, EventKind, EventOutcome, LogPlace, ObjectChange, Subject, Ulid};
+use keyward_model::{Entropy, Id, Timestamp};
+
+use crate::barrier::Committed;
+use crate::refusal::Refusal;
+
+/// Proof that the audit record of what is about to be released is durable.
+///
+/// Only a [`Recorder`] and a committed command make one, so nothing that demands a receipt can be had without a record.
+#[derive(Debug)]
+pub struct Receipt(());
+
+impl Receipt {
+    /// The listed exception: status that says nothing of any secret, needs no token, and is asked every second by load
+    /// balancers (`sys/health`, `sys/seal-status`, `sys/leader`, reading `sys/init`).
+    pub(crate) fn of_open_status() -> Self {
+        Self(())
+    }
+
+    /// The intent of a committed command is durable with the command.
+    pub fn of_commit(_: &Committed) -> Self {
+        Self(())
+    }
+}
+
+/// What is known of a request for its record. Filled in step by step; holds references and constants, never a path.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The request's id.
+    pub request: Id,
+    /// When it came in.
+    pub at: Timestamp,
+    /// Where it came from.
+    pub source: Option<IpAddr>,
+    /// What happens if all goes well.
+    pub kind: EventKind,
+    /// What was asked: `read`, `write` …
+    pub action: Option<&'static str>,
+    /// `vault`, `native` or `system`.
+    pub channel: &'static str,
+    /// The engine that answers.
+    pub engine: Option<&'static str>,
+    /// First 16 octets of the SHA-256 of the accessor.
+    pub token_hash: Option<[u8; 16]>,
+    /// Keyed reference of the resource.
+    pub resource_ref: Option<String>,
+    /// Kind of the object that an administrative change touches.
+    pub object: Option<&'static str>,
+    /// The version concerned.
+    pub version: Option<u64>,
+    /// The alias concerned.
+    pub alias: Option<String>,
+}
+
+impl Facts {
+    /// What is known of any request.
+    pub fn new(request: Id, at: Timestamp, source: Option<IpAddr>, channel: &'static str) -> Self {
+        Self {
+            request,
+            at,
+            source,
+            kind: EventKind::SysRead,
+            action: None,
+            channel,
+            engine: None,
+            token_hash: None,
+            resource_ref: None,
+            object: None,
+            version: None,
+            alias: None,
+        }
+    }
+
+    /// Says what is asked, and of which engine.
+    pub fn set(&mut self, kind: EventKind, action: &'static str, engine: &'static str) {
+        self.kind = kind;
+        self.action = Some(action).filter(|name| !name.is_empty());
+        self.engine = Some(engine).filter(|name| !name.is_empty());
+    }
+
+    /// The event of this request.
+    pub fn event<'a>(
+        &'a self,
+        request_text: &'a str,
+        entropy: &dyn Entropy,
+        now: Timestamp,
+        outcome: EventOutcome,
+        code: Option<&'static str>,
+    ) -> Event<'a> {
+        let kind = match (outcome, self.kind) {
+            (EventOutcome::Deny, _) if code == Some("INVALID_TOKEN") => EventKind::AuthFailure,
+            (EventOutcome::Deny, _) if self.resource_ref.is_some() => EventKind::SecretDeny,
+            (EventOutcome::Error, EventKind::SecretPermit) => EventKind::SecretError,
+            (_, kind) => kind,
+        };
+        let mut event = Event::new(Ulid::new(now, entropy), now, kind, outcome);
+        event.code = code;
+        event.request_id = Some(Cow::Borrowed(request_text));
+        event.source_ip = self.source;
+        event.action = self.action;
+        event.channel = Some(self.channel);
+        event.engine = self.engine;
+        event.provider = event.engine.map(|_| "keyward");
+        event.resource_ref = self.resource_ref.as_deref().map(Cow::Borrowed);
+        event.kv_version = self.version;
+        event.alias = self.alias.as_deref().map(Cow::Borrowed);
+        event.change = self.object.map(|object| ObjectChange { object: Cow::Borrowed(object) });
+        if let Some(hash) = self.token_hash {
+            event.subject = Some(Subject { kind: "token", id: Cow::Owned(hex::encode(hash)) });
+            event.auth = Some(Auth { method: Cow::Borrowed("token"), mfa: false, token_jti_hash: Some(hash) });
+        }
+        let latency = now.0.saturating_sub(self.at.0) / 1000;
+        event.latency_us = u64::try_from(latency).ok();
+        event
+    }
+
+    /// The record of a change, as it travels in the command that makes it: it enters the audit stream when the command
+    /// is applied.
+    pub fn intent(&self, entropy: &dyn Entropy, now: Timestamp) -> Vec<u8> {
+        let text = self.request.to_uuid();
+        keyward_audit::intent(&self.event(&text, entropy, now, EventOutcome::Success, None))
+    }
+}
+
+/// Appends the records of one worker: all of one event-loop turn with one write and one flush.
+pub struct Recorder {
+    journal: Arc<Journal>,
+    batch: RefCell<Batch>,
+    flight: RefCell<Rc<Flight>>,
+    scheduled: Cell<bool>,
+}
+
+/// The requests that wait for the same flush.
+#[derive(Default)]
+struct Flight {
+    done: Cell<Option<bool>>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Recorder {
+    /// A recorder for the current thread.
+    pub fn new(journal: Arc<Journal>) -> Rc<Self> {
+        let journal_batch = journal.batch();
+        Rc::new(Self {
+            journal,
+            batch: RefCell::new(journal_batch),
+            flight: RefCell::new(Rc::new(Flight::default())),
+            scheduled: Cell::new(false),
+        })
+    }
+
+    /// Makes `event` durable. The flush runs as a task queued behind everything that is ready in this turn, so that
+    /// requests which arrive together share it.
+    ///
+    /// # Errors
+    /// [`Refusal::AuditUnavailable`]: nothing may be released.
+    pub async fn record(self: &Rc<Self>, event: &Event<'_>) -> Result<Receipt, Refusal> {
+        self.batch.borrow_mut().push(event);
+        let flight = Rc::clone(&self.flight.borrow());
+        if !self.scheduled.replace(true) {
+            let recorder = Rc::clone(self);
+            tokio::task::spawn_local(async move { recorder.flush() });
+        }
+        let durable = poll_fn(|context| match flight.done.get() {
+            Some(durable) => Poll::Ready(durable),
+            None => {
+                flight.waiting.borrow_mut().push(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await;
+        if durable { Ok(Receipt(())) } else { Err(Refusal::AuditUnavailable) }
+    }
+
+    fn flush(&self) {
+        self.scheduled.set(false);
+        let flight = self.flight.replace(Rc::default());
+        let mut batch = self.batch.borrow_mut();
+        let durable = match self.journal.append(&mut batch) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(error = %error, "audit records could not be written: the requests are refused");
+                false
+            }
+        };
+        batch.clear();
+        flight.done.set(Some(durable));
+        for waker in flight.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The records of applied commands on their way into the audit file. Their intents are durable in the log, so they are
+/// appended without a flush, and what a full disk does not take now is kept and appended later.
+pub struct Outcomes {
+    journal: Arc<Journal>,
+    batch: Mutex<Batch>,
+    late: AtomicBool,
+}
+
+impl Outcomes {
+    /// None yet.
+    pub fn new(journal: Arc<Journal>) -> Self {
+        let batch = Mutex::new(journal.batch());
+        Self { journal, batch, late: AtomicBool::new(false) }
+    }
+
+    /// Records the commands of one log entry.
+    pub fn record<'a>(&self, place: LogPlace, intents: impl Iterator<Item = &'a [u8]>) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        for intent in intents.filter(|intent| !intent.is_empty()) {
+            if batch.push_intent(intent, place).is_err() {
+                tracing::error!(index = place.index, "a command carries an audit record that cannot be read");
+            }
+        }
+        self.append(&mut batch);
+    }
+
+    /// Whether everything so far is in the file. While it is not, new writes are refused, so what waits is bounded by
+    /// the writes that were under way when the disk ran full.
+    pub fn flush(&self) -> bool {
+        if !self.late.load(Ordering::Acquire) {
+            return true;
+        }
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        self.append(&mut batch)
+    }
+
+    fn append(&self, batch: &mut Batch) -> bool {
+        let appended = self.journal.append_lazy(batch);
+        if let Err(error) = &appended {
+            tracing::warn!(error = %error, "records of writes wait for the audit file; new writes are refused meanwhile");
+        }
+        self.late.store(appended.is_err(), Ordering::Release);
+        appended.is_ok()
+    }
+}
+
+impl std::fmt::Debug for Outcomes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outcomes").field("late", &self.late).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,242 @@
+//! Why a request is not answered, and the one place that knows status codes.
+//!
+//! Every refusal goes through [`Refusal::parts`]: the status, the body that the caller learns, and the code that the
+//! audit record carries. Texts of the compatible face are those of Vault's API; nothing internal reaches a caller.
+
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
+
+use crate::http::fields::FieldError;
+
+/// Why a request is not answered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Refusal {
+    /// The input is wrong: 400 with this text.
+    Malformed(Cow<'static, str>),
+    /// The input is wrong, said the way Vault wraps an error of a handler: 400 with `1 error occurred: …`.
+    MalformedList(Cow<'static, str>),
+    /// 400 without a text.
+    MalformedSilent,
+    /// No token, or none that is valid: 403, whether or not the thing exists.
+    Unauthenticated,
+    /// A valid token that may not do this: 403, whether or not the thing exists.
+    Denied,
+    /// 403 with a text that clients look for.
+    Forbidden(Cow<'static, str>),
+    /// There is nothing there: 404, only to one who may read there.
+    Absent,
+    /// 404 with a text.
+    AbsentBecause(Cow<'static, str>),
+    /// 404 with an empty body: a patch of a key that does not exist.
+    AbsentSilent,
+    /// No mount at this path: 404.
+    NoRoute(String),
+    /// The mount has no such path: 404.
+    UnsupportedPath,
+    /// The path has no such verb: 405.
+    UnsupportedOperation,
+    /// Not a verb of this API: 405, before any token is looked at.
+    UnknownVerb,
+    /// PATCH with a content type other than merge-patch: 415.
+    MediaType(String),
+    /// Over the body limit: 413.
+    TooLarge,
+    /// Over the rate of this source: 429; seconds until the next try.
+    TooMany(u64),
+    /// The server is sealed or not initialised: 503.
+    Sealed,
+    /// For now it cannot be done: 503. The text says what is the matter and whether to try again.
+    Unavailable(Cow<'static, str>),
+    /// An audit record could not be written, so nothing was done: 503.
+    AuditUnavailable,
+    /// A defect of ours or damaged data: 500 with the request id only; the detail is for the log.
+    Internal(Cow<'static, str>),
+    /// Native face: a typed problem by its code in the registry.
+    Problem(Problem),
+}
+
+/// The typed problems of the native face that this server can answer: code, status, title, worth a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Problem {
+    /// Stable code.
+    pub code: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// One constant sentence per code.
+    pub title: &'static str,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+}
+
+macro_rules! problems {
+    ($($name:ident, $code:literal, $status:literal, $retry:literal, $title:literal;)*) => {
+        impl Problem {
+            $(#[doc = $title] pub const $name: Self = Self { code: $code, status: $status, title: $title, retryable: $retry };)*
+            /// Every problem, for the reference page and its test.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+problems! {
+    MALFORMED_JSON, "MALFORMED_JSON", 400, false, "The body is not valid JSON";
+    DUPLICATE_JSON_KEY, "DUPLICATE_JSON_KEY", 400, false, "A member name stands twice in one object";
+    UNKNOWN_FIELD, "UNKNOWN_FIELD", 400, false, "The body has a member that this endpoint does not know";
+    INVALID_FIELD, "INVALID_FIELD", 400, false, "A member of the body or a parameter has a wrong value";
+    UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", 415, false, "The body must be application/json";
+    PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", 413, false, "The body is over the limit";
+    UNAUTHENTICATED, "UNAUTHENTICATED", 401, false, "No credential was presented";
+    INVALID_TOKEN, "INVALID_TOKEN", 401, false, "The token is not valid";
+    ACCESS_DENIED, "ACCESS_DENIED", 403, false, "Policy does not permit this";
+    SECRET_NOT_FOUND, "SECRET_NOT_FOUND", 404, false, "There is no such secret";
+    SECRET_VERSION_NOT_FOUND, "SECRET_VERSION_NOT_FOUND", 404, false, "The secret has no such version";
+    SECRET_KEY_NOT_FOUND, "SECRET_KEY_NOT_FOUND", 404, false, "The version has no such key";
+    SECRET_VERSION_DELETED, "SECRET_VERSION_DELETED", 410, false, "The version is deleted";
+    SECRET_VERSION_DISABLED, "SECRET_VERSION_DISABLED", 410, false, "The version is disabled";
+    SECRET_VERSION_DESTROYED, "SECRET_VERSION_DESTROYED", 410, false, "The version is destroyed";
+    CAS_MISMATCH, "CAS_MISMATCH", 409, true, "The secret changed since it was read";
+    ALIAS_CAS_MISMATCH, "ALIAS_CAS_MISMATCH", 409, true, "The alias points to another version than expected";
+    VERSION_STATE_CONFLICT, "VERSION_STATE_CONFLICT", 409, true, "The version's status does not allow this";
+    ALIAS_RESERVED, "ALIAS_RESERVED", 400, false, "This alias is kept by the system";
+    METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", 405, false, "The endpoint does not answer to this method";
+    RATE_LIMITED, "RATE_LIMITED", 429, true, "Too many requests from this source";
+    SEALED, "SEALED", 503, true, "The server is sealed";
+    AUDIT_UNAVAILABLE, "AUDIT_UNAVAILABLE", 503, true, "The audit record could not be written, so nothing was done";
+    UNAVAILABLE, "UNAVAILABLE", 503, true, "The server cannot do this now";
+    INTERNAL, "INTERNAL", 500, false, "An error of the server; the log has the detail under this request id";
+}
+
+/// What becomes of a refusal on the wire and in the audit record.
+#[derive(Debug, PartialEq)]
+pub struct Parts {
+    /// HTTP status.
+    pub status: u16,
+    /// JSON body; `None` for an empty one.
+    pub body: Option<Value>,
+    /// Code in the audit record.
+    pub code: &'static str,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u64>,
+}
+
+/// Renders one error as Vault renders an error of a handler.
+pub fn multierror(text: &str) -> String {
+    format!("1 error occurred:\n\t* {text}\n\n")
+}
+
+impl Refusal {
+    /// 400 with this text.
+    pub fn malformed(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Malformed(text.into())
+    }
+
+    /// 500; `detail` goes to the log only.
+    pub fn internal(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::Internal(detail.into())
+    }
+
+    /// The status, body and code of the compatible face.
+    pub fn parts(&self) -> Parts {
+        let errors = |status, code, texts: Vec<String>| Parts {
+            status,
+            body: Some(json!({ "errors": texts })),
+            code,
+            retry_after: None,
+        };
+        match self {
+            Self::Malformed(text) => errors(400, "INVALID_FIELD", vec![text.to_string()]),
+            Self::MalformedList(text) => errors(400, "INVALID_FIELD", vec![multierror(text)]),
+            Self::MalformedSilent => errors(400, "INVALID_FIELD", vec![]),
+            Self::Unauthenticated => errors(403, "INVALID_TOKEN", vec!["permission denied".into()]),
+            Self::Denied => errors(403, "ACCESS_DENIED", vec![multierror("permission denied")]),
+            Self::Forbidden(text) => errors(403, "ACCESS_DENIED", vec![text.to_string()]),
+            Self::Absent => errors(404, "SECRET_NOT_FOUND", vec![]),
+            Self::AbsentBecause(text) => errors(404, "SECRET_NOT_FOUND", vec![text.to_string()]),
+            Self::AbsentSilent => Parts { status: 404, body: None, code: "SECRET_NOT_FOUND", retry_after: None },
+            Self::NoRoute(path) => {
+                errors(404, "NO_ROUTE", vec![format!("no handler for route \"{path}\". route entry not found.")])
+            }
+            Self::UnsupportedPath => errors(404, "NO_ROUTE", vec![multierror("unsupported path")]),
+            Self::UnsupportedOperation => errors(405, "METHOD_NOT_ALLOWED", vec![multierror("unsupported operation")]),
+            Self::UnknownVerb => errors(405, "METHOD_NOT_ALLOWED", vec![]),
+            Self::MediaType(given) => errors(
+                415,
+                "UNSUPPORTED_MEDIA_TYPE",
+                vec![format!("PATCH requires Content-Type of application/merge-patch+json, provided {given}")],
+            ),
+            Self::TooLarge => errors(413, "PAYLOAD_TOO_LARGE", vec!["http: request body too large".into()]),
+            Self::TooMany(seconds) => Parts {
+                retry_after: Some(*seconds),
+                ..errors(429, "RATE_LIMITED", vec!["rate limit quota exceeded".into()])
+            },
+            Self::Sealed => errors(503, "SEALED", vec!["Vault is sealed".into()]),
+            Self::Unavailable(text) => {
+                Parts { retry_after: Some(1), ..errors(503, "UNAVAILABLE", vec![text.to_string()]) }
+            }
+            Self::AuditUnavailable => Parts {
+                retry_after: Some(1),
+                ..errors(
+                    503,
+                    "AUDIT_UNAVAILABLE",
+                    vec!["the audit record could not be written, so nothing was done; free disk space for the audit folder".into()],
+                )
+            },
+            Self::Internal(_) => errors(500, "INTERNAL", vec![multierror("internal error")]),
+            Self::Problem(problem) => Parts {
+                status: problem.status,
+                body: Some(json!({ "errors": [problem.title] })),
+                code: problem.code,
+                retry_after: None,
+            },
+        }
+    }
+
+    /// The typed problem of the native face.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Problem(problem) => *problem,
+            Self::Malformed(_) | Self::MalformedList(_) | Self::MalformedSilent => Problem::INVALID_FIELD,
+            Self::Unauthenticated => Problem::INVALID_TOKEN,
+            Self::Denied | Self::Forbidden(_) => Problem::ACCESS_DENIED,
+            Self::Absent | Self::AbsentBecause(_) | Self::AbsentSilent | Self::NoRoute(_) | Self::UnsupportedPath => {
+                Problem::SECRET_NOT_FOUND
+            }
+            Self::UnsupportedOperation | Self::UnknownVerb => Problem::METHOD_NOT_ALLOWED,
+            Self::MediaType(_) => Problem::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge => Problem::PAYLOAD_TOO_LARGE,
+            Self::TooMany(_) => Problem::RATE_LIMITED,
+            Self::Sealed => Problem::SEALED,
+            Self::Unavailable(_) => Problem::UNAVAILABLE,
+            Self::AuditUnavailable => Problem::AUDIT_UNAVAILABLE,
+            Self::Internal(_) => Problem::INTERNAL,
+        }
+    }
+}
+
+impl From<FieldError> for Refusal {
+    fn from(error: FieldError) -> Self {
+        Self::malformed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_never_carries_its_detail_to_the_caller() {
+        let parts = Refusal::internal("row 7 of table secrets is damaged").parts();
+        assert_eq!(parts.status, 500);
+        assert!(!parts.body.unwrap().to_string().contains("row 7"));
+    }
+
+    #[test]
+    fn denial_and_bad_token_differ_as_clients_expect() {
+        assert_eq!(Refusal::Unauthenticated.parts().body, Some(json!({"errors": ["permission denied"]})));
+        assert_eq!(
+            Refusal::Denied.parts().body,
+            Some(json!({"errors": ["1 error occurred:\n\t* permission denied\n\n"]}))
+        );
+    }
+}
