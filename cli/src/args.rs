@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::bench;
-use crate::command::{alias, audit, completion, generic, kv, login, operator, policy, secrets, status, token};
+use crate::command::{alias, audit, completion, generic, kv, login, operator, policy, secrets, server, status, token};
 use crate::output::Format;
 
 /// Keeps secrets, and gives them out only after asking who wants them and writing that down.
@@ -62,6 +62,8 @@ pub(crate) struct Global {
 /// What is asked.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    /// Start a server
+    Server(server::Arguments),
     /// Show whether the server is initialised and unsealed (exit code 2 when sealed)
     Status(status::Arguments),
     /// Get a token and keep it for the commands that follow

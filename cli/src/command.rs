@@ -22,6 +22,8 @@ pub(crate) mod audit;
 
 pub(crate) mod completion;
 
+pub(crate) mod server;
+
 use std::time::Duration;
 
 use keyward_model::Secret;
@@ -80,13 +82,21 @@ impl Session {
         let value = |given: &Option<String>, flag: &str, name: &str| {
             env.choose(given.as_deref(), flag, name).map(|found| found.value)
         };
-        let address = env
-            .choose(global.address.as_deref(), "--address", "ADDR")
-            .unwrap_or_else(|| Found { value: DEFAULT_ADDRESS.into(), origin: "the default".into() });
+        let told = env.choose(global.address.as_deref(), "--address", "ADDR");
+        let local = if told.is_none() { env.local_server() } else { None };
+        let (address, local_ca) = match (told, local) {
+            (Some(told), _) => (told, None),
+            (None, Some(local)) => {
+                let origin = "the server last started here (~/.keyward-server)".into();
+                (Found { value: local.address, origin }, local.ca)
+            }
+            (None, None) => (Found { value: DEFAULT_ADDRESS.into(), origin: "the default".into() }, None),
+        };
+        let local_ca = local_ca.map(|path| path.display().to_string());
         let trust = if global.tls_skip_verify || env.flag("SKIP_VERIFY")? {
             Trust::Anyone
         } else {
-            value(&global.ca_cert, "--ca-cert", "CACERT").map_or(Trust::System, Trust::File)
+            value(&global.ca_cert, "--ca-cert", "CACERT").or(local_ca).map_or(Trust::System, Trust::File)
         };
         let certificate = value(&global.client_cert, "--client-cert", "CLIENT_CERT");
         let key = value(&global.client_key, "--client-key", "CLIENT_KEY");
@@ -142,6 +152,7 @@ impl Session {
 /// Whatever kept the command from its answer.
 pub(crate) fn run(session: &mut Session, command: Command) -> Result<(), CliError> {
     match command {
+        Command::Server(arguments) => server::run(&session.env, arguments),
         Command::Status(arguments) => status::run(session, &arguments),
         Command::Login(arguments) => login::run(session, &arguments),
         Command::Kv(command) => kv::run(session, command),

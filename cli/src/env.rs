@@ -16,6 +16,17 @@ pub(crate) const DEFAULT_ADDRESS: &str = "https://127.0.0.1:8200";
 const PREFIXES: [&str; 3] = ["KEYWARD_", "BAO_", "VAULT_"];
 const TOKEN_FILE: &str = ".keyward-token";
 const FOREIGN_TOKEN_FILE: &str = ".vault-token";
+const LOCAL_SERVER_FILE: &str = ".keyward-server";
+
+/// Where a server of the same user on this machine is, and whose certificates to believe there. The server leaves it
+/// in the home directory when it starts, so that clients find it without being told.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct LocalServer {
+    /// Its address.
+    pub(crate) address: String,
+    /// The certificate of its own authority.
+    pub(crate) ca: Option<PathBuf>,
+}
 
 /// The variables that matter here, read once in `main`.
 pub(crate) struct Environment {
@@ -106,6 +117,21 @@ impl Environment {
                 Err(CliError::file(&path, "cannot keep the token in", &error))
             }
         }
+    }
+
+    /// The server that was last started by this user on this machine.
+    pub(crate) fn local_server(&self) -> Option<LocalServer> {
+        let text = fs::read_to_string(self.home()?.join(LOCAL_SERVER_FILE)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Leaves word of a server that runs here. Best effort: without a home directory clients must be told.
+    pub(crate) fn leave_local_server(&self, server: &LocalServer) {
+        let Some(home) = self.home() else { return };
+        let Ok(text) = serde_json::to_string(server) else { return };
+        let path = home.join(LOCAL_SERVER_FILE);
+        let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        written.and_then(|mut file| file.write_all(text.as_bytes())).ok();
     }
 
     fn home(&self) -> Option<PathBuf> {

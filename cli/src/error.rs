@@ -11,6 +11,8 @@ pub(crate) enum CliError {
     Usage(String),
     /// Something on this machine does not work: a file, the terminal, the home directory.
     Local(String),
+    /// The server cannot start or go on.
+    Server(String),
     /// The output could not be written.
     Output(io::Error),
     /// No HTTP answer came back.
@@ -94,7 +96,7 @@ impl CliError {
     /// 1 for what is wrong on this side, 2 for what the server says (or that there is none), as `bao` has it.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Local(_) | Self::Output(_) => 1,
+            Self::Usage(_) | Self::Local(_) | Self::Server(_) | Self::Output(_) => 1,
             Self::Unreachable(_) | Self::Refused(_) | Self::Absent(..) | Self::Unexpected(_) => 2,
             Self::Quiet(code) => *code,
         }
@@ -107,6 +109,10 @@ impl CliError {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return String::new(),
             Self::Output(error) => (format!("cannot write the output: {}", plain(error)), Vec::new()),
             Self::Usage(message) | Self::Local(message) => (message.clone(), Vec::new()),
+            Self::Server(message) => {
+                let mut lines = message.lines().map(str::to_owned);
+                (lines.next().unwrap_or_default(), lines.collect())
+            }
             Self::Unreachable(unreachable) => unreachable.explain(),
             Self::Refused(refusal) => refusal.explain(),
             Self::Absent(message, hint) => (message.clone(), hint.iter().cloned().collect()),

@@ -27,6 +27,10 @@ use crate::args::Cli;
 use crate::command::Session;
 use crate::env::Environment;
 
+/// Everything that is freed is wiped first: buffers of HTTP, TLS and JSON hold secrets, and none of them wipes by itself.
+#[global_allocator]
+static ALLOCATOR: keyward_crypto::memory::WipingAllocator = keyward_crypto::memory::WipingAllocator;
+
 fn main() -> ExitCode {
     // One TLS provider for the whole process, chosen before anything can ask for it; a second call would be ours, too.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();

@@ -1,12 +1,10 @@
 //! One order for all commands: openraft over a log of our own and the state database.
 //!
-//! Reading order: [`node`] (what everyone else uses), `core` (the thread of its own), [`submit`] and `flight` (a command on its way), [`fs`] (the seam to
+//! Reading order: [`node`] (what everyone else uses), [`submit`] and `flight` (a command on its way), [`fs`] (the seam to
 //! the disk), [`log`] (the log), [`types`] (our words in the library's places), [`store`] and [`machine`] (log and state as
 //! the library asks for them), `applier` and `checkpoint` (the threads that work on the state), [`network`].
 
 pub mod node;
-
-mod core;
 
 pub mod submit;
 
