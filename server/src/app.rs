@@ -241,9 +241,11 @@ impl Worker {
         if session.parent.is_empty() {
             return Ok(true);
         }
-        let remembered = |session: &Session| session.family.load_full().filter(|known| known.0 == generation);
+        let remembered = |session: &Session| {
+            session.family.load().as_ref().filter(|known| known.0 == generation).map(|known| known.1)
+        };
         let until = match remembered(session) {
-            Some(known) => known.1,
+            Some(until) => until,
             None => {
                 let mut until: Option<Timestamp> = None;
                 let mut above = session.parent.clone();
@@ -252,8 +254,7 @@ impl Worker {
                         .map_err(|_| Refusal::internal("a token's parent is not a token's key"))?;
                     let Some(ancestor) = self.opened_token(&key)?.0 else { return Ok(false) };
                     let known = remembered(&ancestor);
-                    for end in [ancestor.token.expires, known.as_ref().and_then(|known| known.1)].into_iter().flatten()
-                    {
+                    for end in [ancestor.token.expires, known.flatten()].into_iter().flatten() {
                         until = Some(until.map_or(end, |until| until.min(end)));
                     }
                     above = if known.is_some() { Vec::new() } else { ancestor.parent.clone() };

@@ -405,7 +405,7 @@ fn unseal_by_key_file(config: &Config, store: &Store, barrier: &Barrier) -> Resu
     Ok(())
 }
 
-fn open_journal(config: &Config, identity: Identity) -> Result<Journal, BootError> {
+pub(crate) fn open_journal(config: &Config, identity: Identity) -> Result<Journal, BootError> {
     let options = keyward_audit::Options {
         segment_bytes: config.audit.segment_bytes,
         durability: match config.audit.durability {

@@ -16,9 +16,7 @@ use crate::refusal::Refusal;
 
 /// How often the jobs look for work.
 const EVERY: Duration = Duration::from_secs(1);
-/// Tokens that one turn ends at most.
-const TOKENS_PER_TURN: usize = 256;
-/// Pieces of a rewrap that one turn does at most, so that requests of the same worker come in between.
+/// Commands of the reaper, and pieces of a rewrap, that one turn does at most, so that requests of the same worker come in between.
 const PIECES_PER_TURN: usize = 64;
 
 /// Runs all jobs on one worker until the server stops.
@@ -44,7 +42,11 @@ pub async fn run(worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
 }
 
 async fn turn(worker: &Worker, rewrap: &mut rewrap::Progress) -> Result<(), Refusal> {
-    reaper::reap(worker, TOKENS_PER_TURN).await?;
+    for _ in 0..PIECES_PER_TURN {
+        if reaper::reap(worker, reaper::REAP_ROWS_MAX).await? < reaper::REAP_ROWS_MAX {
+            break;
+        }
+    }
     for _ in 0..PIECES_PER_TURN {
         if !rewrap.step(worker).await? {
             break;

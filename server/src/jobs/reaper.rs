@@ -50,3 +50,6 @@ pub async fn reap(worker: &Worker, limit: usize) -> Result<usize, Refusal> {
         .await?;
     Ok(removed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,8 +86,9 @@ mod tests {
         const ROOT: &str = "root tokens may not be created without parent token being root";
         const WRAPPING: &str = "cannot assign policy \"response-wrapping\"";
         type Names = &'static [&'static str];
+        type Case = (&'static str, Names, Names, bool, bool, Result<Names, &'static str>);
         #[rustfmt::skip]
-        let cases: &[(&str, Names, Names, bool, bool, Result<Names, &str>)] = &[
+        let cases: &[Case] = &[
             // what                   given                  parent                sudo   no default
             ("all of the parent's",   &[],                   &["b", "default"],    false, false, Ok(&["b", "default"])),
             ("no default added",      &[],                   &["b"],               true,  false, Ok(&["b"])),

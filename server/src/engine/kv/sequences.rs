@@ -154,7 +154,7 @@ impl Run {
     /// Does `op`; gives the blobs erased, or `Err` if it was refused.
     fn step(&mut self, op: &Op) -> Result<Vec<u64>, ()> {
         let (record, config, now) = (&mut self.record, &self.config, self.now);
-        let mut write = |status, cas| {
+        let mut write = |status, cas| -> Result<Vec<u64>, ()> {
             self.blob += 1;
             let new = NewVersion { status, blob: self.blob, created_by: None };
             let before = record.newest;

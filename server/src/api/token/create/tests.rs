@@ -46,7 +46,8 @@ fn meta_is_absent_or_there() {
 #[test]
 fn lives_that_are_asked_for() {
     const SUDO: &str = "root or sudo privileges required to create periodic token";
-    let table: &[(&str, bool, Result<[i64; 3], &str>)] = &[
+    type Case = (&'static str, bool, Result<[i64; 3], &'static str>);
+    let table: &[Case] = &[
         ("{}", false, Ok([0, 0, 0])),
         (r#"{"ttl":90}"#, false, Ok([0, 0, 90 * SECOND])),
         (r#"{"ttl":"300ms"}"#, false, Ok([0, 0, 300_000_000])),

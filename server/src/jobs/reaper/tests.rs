@@ -1,0 +1,197 @@
+use std::sync::Arc;
+
+use keyward_model::{ManualClock, Secret, SeededEntropy, Timestamp};
+use keyward_raft::fs::OsFs;
+use keyward_raft::{Fresh, Node, Timing};
+use keyward_storage::Store;
+
+use super::*;
+use crate::app::{App, Applied};
+use crate::authn::token::{Sessions, Token, TokenKind};
+use crate::barrier::{Barrier, Generations};
+use crate::boot::{self, Dev};
+use crate::config::Config;
+use crate::identity::Identity;
+use crate::record::Outcomes;
+use crate::seal::{NewSeal, Unsealing};
+
+/// Runs `test` on a worker of a node that serves nobody and runs no jobs, with a root token `root` and a clock that stands.
+fn on_a_node(test: impl AsyncFnOnce(&Worker, &ManualClock)) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { data: folder.path().to_owned(), ..Config::default() };
+    let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000_000_000)));
+    let entropy = Arc::new(SeededEntropy::new(7));
+    let identity = Identity::of_folder(&config.data, &*entropy).unwrap();
+    let raft_id = identity.raft_id();
+    let journal = Arc::new(boot::open_journal(&config, identity).unwrap());
+    let store_options = keyward_storage::Options::default();
+    let store = Store::open(&config.data.join("state"), &store_options).unwrap();
+    let sessions = Arc::new(Sessions::default());
+    let generations = Arc::new(Generations::default());
+    let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
+    let failed = Box::new(|error: &str| panic!("{error}"));
+    let observer = Applied::new(Arc::clone(&generations), Arc::clone(&sessions), Arc::clone(&outcomes), failed);
+    let options = keyward_raft::Options {
+        dir: config.data.join("log"),
+        node_id: raft_id,
+        fresh: Fresh::Found,
+        fs: Arc::new(OsFs),
+        entropy: entropy.clone(),
+        log: keyward_raft::log::Options::default(),
+        log_bytes_max: 1 << 20,
+        store: store_options,
+        timing: Timing::default(),
+    };
+    let node = Node::start(options, store.clone(), Arc::new(observer)).unwrap();
+    let barrier = Arc::new(Barrier::new(node, clock.clone(), entropy, generations));
+    let app = Arc::new(App::new(barrier, sessions, config, store, Unsealing::default(), journal, outcomes));
+    let worker = Worker::new(Arc::clone(&app)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let dev = Dev { root_token: Some("root".into()) };
+        let seal = NewSeal::KeyFile(Secret::new([7; 32]));
+        boot::initialise(&worker, Id::ZERO, seal, None, Some(&dev)).await.unwrap();
+        test(&worker, &clock).await;
+        app.barrier.node().shutdown().await.unwrap();
+    });
+}
+
+fn key(worker: &Worker, name: &str) -> [u8; 32] {
+    token::key_of(&worker.app.barrier.keyring().unwrap(), name)
+}
+
+/// Tokens named `name-0` … `name-<count - 1>` below `parent`, alive for `ttl_s` seconds.
+async fn issue(worker: &Worker, name: &str, count: usize, parent: &str, ttl_s: Option<i64>) {
+    let barrier = &worker.app.barrier;
+    let parent = key(worker, parent);
+    for start in (0..count).step_by(200) {
+        barrier
+            .write(&worker.reader, Id::random(barrier.entropy()), &[], |draft| {
+                for number in start..count.min(start + 200) {
+                    let now = draft.now();
+                    let token = Token {
+                        accessor: token::fresh_accessor(draft.entropy()),
+                        kind: TokenKind::Service,
+                        policies: vec!["default".into()],
+                        path: "auth/token/create".into(),
+                        display_name: "token".into(),
+                        meta: None,
+                        orphan: false,
+                        created: now,
+                        issued: Some(now),
+                        renewed: None,
+                        creation_ttl_s: 3600,
+                        ttl_s: 3600,
+                        expires: ttl_s.map(|ttl| now.plus_seconds(ttl)),
+                        explicit_max_ttl_s: 0,
+                        period_s: 0,
+                        uses: 0,
+                        renewable: true,
+                        cubbyhole: Id::random(draft.entropy()),
+                    };
+                    let key = token::key_of(draft.keyring(), &format!("{name}-{number}"));
+                    token::put(draft, &key, &token, &parent)?;
+                }
+                Ok(())
+            })
+            .await
+            .unwrap();
+    }
+}
+
+fn lives(worker: &Worker, name: &str) -> bool {
+    worker.session(name).unwrap().is_some()
+}
+
+#[test]
+fn a_large_family_ends_at_once_and_goes_in_steps() {
+    on_a_node(async |worker, _| {
+        let barrier = &worker.app.barrier;
+        issue(worker, "parent", 1, "root", None).await;
+        issue(worker, "child", 700, "parent-0", None).await;
+        issue(worker, "grandchild", 3, "child-699", Some(3600)).await;
+        assert!(lives(worker, "grandchild-2"));
+        let before = worker.reader.count(Table::Tokens).unwrap();
+
+        let parent = key(worker, "parent-0");
+        let (revoked, _) = barrier
+            .write(&worker.reader, Id::random(barrier.entropy()), &[], |draft| token::revoke_tree(draft, &parent))
+            .await
+            .unwrap();
+        assert_eq!(revoked, ());
+        for name in ["parent-0", "child-0", "child-699", "grandchild-0", "grandchild-2"] {
+            assert!(!lives(worker, name), "{name}");
+        }
+        assert_eq!(before - worker.reader.count(Table::Tokens).unwrap(), 256);
+
+        let mut steps = Vec::new();
+        loop {
+            match reap(worker, 300).await.unwrap() {
+                0 => break,
+                removed => steps.push(removed),
+            }
+        }
+        assert_eq!(steps, [300, 148]);
+        assert_eq!(worker.reader.count(Table::Tokens).unwrap(), 1);
+        assert_eq!(worker.reader.count(Table::Accessors).unwrap(), 1);
+        assert!(lives(worker, "root"));
+    });
+}
+
+#[test]
+fn a_token_ends_with_the_first_of_its_ancestors_and_is_renewed_with_it() {
+    on_a_node(async |worker, clock| {
+        let barrier = &worker.app.barrier;
+        issue(worker, "a", 1, "root", Some(3600)).await;
+        issue(worker, "b", 1, "a-0", None).await;
+        issue(worker, "c", 1, "b-0", Some(7200)).await;
+        assert!(lives(worker, "c-0"));
+        clock.advance(3600);
+        assert!(!lives(worker, "a-0") && !lives(worker, "b-0") && !lives(worker, "c-0"));
+        assert!(!lives(worker, "c-0"), "also when it is remembered");
+        for (more, alive) in [(60, true), (0, false)] {
+            let key = key(worker, "a-0");
+            barrier
+                .write(&worker.reader, Id::random(barrier.entropy()), &[], |draft| {
+                    let (mut token, parent) = token::get(draft, &key)?.unwrap();
+                    token.expires = Some(draft.now().plus_seconds(more));
+                    token::put(draft, &key, &token, &parent)
+                })
+                .await
+                .unwrap();
+            assert_eq!((lives(worker, "b-0"), lives(worker, "c-0")), (alive, alive), "{more}");
+        }
+        assert_eq!(reap(worker, REAP_ROWS_MAX).await.unwrap(), 3);
+        assert_eq!(reap(worker, REAP_ROWS_MAX).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_cubbyhole_goes_with_its_token() {
+    on_a_node(async |worker, clock| {
+        let barrier = &worker.app.barrier;
+        let secret = Secret::new("t-0".to_owned());
+        issue(worker, "t", 1, "root", Some(5)).await;
+        let key = key(worker, secret.expose());
+        barrier
+            .write(&worker.reader, Id::random(barrier.entropy()), &[], |draft| {
+                let (token, _) = token::get(draft, &key)?.unwrap();
+                let tree = crate::engine::tree::Tree { mount: token.cubbyhole, leaves: Table::Entries };
+                for path in ["x", "f/y", "f/g/z"] {
+                    tree.add_folders(draft, path)?;
+                    let key = tree.key(draft.keyring(), path);
+                    draft.put(Table::Entries, &key, crate::barrier::Columns::default(), b"{}")?;
+                }
+                Ok(())
+            })
+            .await
+            .unwrap();
+        assert_eq!(worker.reader.count(Table::Entries).unwrap(), 3);
+        assert_eq!(reap(worker, 2).await.unwrap(), 0);
+        clock.advance(5);
+        while reap(worker, 2).await.unwrap() > 0 {}
+        for (table, left) in [(Table::Entries, 0), (Table::Folders, 0), (Table::Tokens, 1), (Table::Accessors, 1)] {
+            assert_eq!(worker.reader.count(table).unwrap(), left, "{}", table.name());
+        }
+    });
+}
