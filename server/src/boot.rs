@@ -36,7 +36,9 @@ use crate::refusal::Refusal;
 use crate::seal::{self, NewSeal, OpenError, OpenedKeys, Unsealing};
 
 /// Size of the Raft log above which the state is made durable and the log before it let go.
-const LOG_BYTES_MAX: u64 = 512 << 20;
+const LOG_BYTES_MAX: u64 = 256 << 20;
+/// Segments of the log of a development server, whose disk is memory.
+const DEV_SEGMENT_BYTES: u32 = 4 << 20;
 /// Stack of a worker thread. Futures live on the heap; what is deep is bounded.
 const WORKER_STACK_BYTES: usize = 1 << 20;
 
@@ -158,7 +160,10 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
             fresh: Fresh::Found,
             fs: Arc::new(OsFs),
             entropy: Arc::clone(&entropy),
-            log: keyward_raft::log::Options::default(),
+            log: match dev {
+                Some(_) => keyward_raft::log::Options { segment_bytes: DEV_SEGMENT_BYTES, ..Default::default() },
+                None => keyward_raft::log::Options::default(),
+            },
             log_bytes_max: LOG_BYTES_MAX,
             store: store_options,
             timing: Timing::default(),

@@ -1,7 +1,7 @@
 //! `keyward server`: the node itself.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Where to listen [default: 127.0.0.1:8200]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Plain HTTP; on loopback addresses only
     #[arg(long)]
@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TOKEN", requires = "dev")]
     dev_root_token_id: Option<String>,
     /// Where a development server listens [default: 127.0.0.1:8200]
-    #[arg(long, value_name = "HOST:PORT", requires = "dev")]
+    #[arg(long, value_name = "HOST:PORT", requires = "dev", value_parser = address)]
     dev_listen_address: Option<SocketAddr>,
 }
 
@@ -67,12 +67,15 @@ pub(crate) fn run(environment: &Environment, arguments: Arguments) -> Result<(),
     telemetry::start();
     let failed = |error: boot::BootError| CliError::Server(error.to_string());
     if arguments.dev {
+        sweep_left_over();
         let memory = memory_folder().map_err(|error| CliError::Server(format!("no folder for the data: {error}")))?;
+        let address = arguments.dev_listen_address.unwrap_or_else(|| Config::default().listen.address);
         let config = Config {
             data: memory.path().to_owned(),
             listen: keyward_server::config::Listen {
-                address: arguments.dev_listen_address.unwrap_or_else(|| Config::default().listen.address),
-                tls: Tls::Plain,
+                address,
+                // An address that others reach was asked for by name (a container's, say).
+                tls: if address.ip().is_loopback() { Tls::Plain } else { Tls::PlainAnywhere },
                 ..Config::default().listen
             },
             seal: keyward_server::config::Seal { kind: SealKind::Shamir, key_file: None },
@@ -134,11 +137,36 @@ fn check_config(file: Option<&Path>, print: bool) -> Result<(), CliError> {
     Ok(())
 }
 
+/// An address and port; a name is looked up.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.to_socket_addrs()
+        .map_err(|error| format!("not an address and port like 127.0.0.1:8200: {error}"))?
+        .next()
+        .ok_or_else(|| "the name has no address".to_owned())
+}
+
+const DEV_FOLDER: &str = "keyward-dev-";
+
+/// Removes what development servers left behind that were killed: nobody holds the lock of their state any more.
+fn sweep_left_over() {
+    for folder in [PathBuf::from("/dev/shm"), std::env::temp_dir()] {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with(DEV_FOLDER) {
+                let lock = fs::File::open(entry.path().join("state").join("state.db.lock"));
+                if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+                    fs::remove_dir_all(entry.path()).ok();
+                }
+            }
+        }
+    }
+}
+
 /// A folder in memory that goes with the process: `/dev/shm` where there is one.
 fn memory_folder() -> io::Result<tempfile::TempDir> {
     let builder = || {
         let mut builder = tempfile::Builder::new();
-        builder.prefix("keyward-dev-");
+        builder.prefix(DEV_FOLDER);
         builder
     };
     builder().tempdir_in("/dev/shm").or_else(|_| builder().tempdir())
