@@ -26,7 +26,21 @@ use crate::client::Client;
 use volatile::Run;
 
 /// What a path keeps as it is; everything else is percent-encoded.
-const IN_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'[').add(b'\\').add(b']').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+const IN_PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 /// What a query value keeps.
 const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b' ');
 
@@ -47,8 +61,7 @@ pub struct Outcome {
 
 /// Repeats a scenario with the root token `root`. `word` stands for `${RUN}`; no two runs on one server may share it.
 pub fn run(scenario: &Scenario, address: &str, root: &str, word: &str) -> Vec<Outcome> {
-    let mut variables =
-        BTreeMap::from([("ROOT".to_owned(), Value::from(root)), ("RUN".to_owned(), Value::from(word))]);
+    let mut variables = BTreeMap::from([("ROOT".to_owned(), Value::from(root)), ("RUN".to_owned(), Value::from(word))]);
     let run = Run(word);
     scenario.steps.iter().map(|step| repeat(scenario, step, address, &run, &mut variables)).collect()
 }
@@ -71,8 +84,7 @@ fn repeat(
     }
 
     let shown = |places: &[String]| places.iter().map(|place| place.replace("${RUN}", "<run>")).collect::<Vec<_>>();
-    let ignored =
-        [&["request_id".to_owned()][..], &shown(&scenario.ignore)[..], &shown(&recorded.ignore)[..]].concat();
+    let ignored = [&["request_id".to_owned()][..], &shown(&scenario.ignore)[..], &shown(&recorded.ignore)[..]].concat();
     let unordered = shown(&recorded.unordered);
     let trim = |mut body: Value| {
         ignored.iter().for_each(|place| places::drop(&mut body, place));

@@ -1,6 +1,6 @@
 //! A `keyward` process under test.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -194,4 +194,3 @@ fn lines_of(reader: impl std::io::BufRead + Send + 'static) -> Receiver<String> 
     });
     receiver
 }
-

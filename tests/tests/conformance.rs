@@ -96,7 +96,7 @@ fn missing(instead: &Instead, outcome: &Outcome) -> Vec<String> {
     }
     for (place, want) in &instead.shows {
         let got = at(&outcome.body, place);
-        if got.to_string() != want.to_string() {
+        if got != want {
             out.push(format!("{place}: {want} listed, {got} came"));
         }
     }
@@ -129,7 +129,10 @@ fn every_recording_is_repeated_or_listed_as_not_served() {
     for line in list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (name, reason) = line.split_once(' ').unwrap_or_else(|| panic!("{line}: no reason"));
         assert!(!reason.trim().is_empty(), "{line}: no reason");
-        assert!(!suite::data(&format!("{RECORDINGS}/{name}.json")).exists(), "{name} is repeated: take it off the list");
+        assert!(
+            !suite::data(&format!("{RECORDINGS}/{name}.json")).exists(),
+            "{name} is repeated: take it off the list"
+        );
     }
 }
 
@@ -180,7 +183,8 @@ fn page() -> String {
             topic.title, topic.openbao, topic.keyward, topic.reason
         )
         .unwrap();
-        let mut shown: Vec<_> = topic.instead.iter().map(|instead| format!("`{}` ({})", instead.step, instead.status)).collect();
+        let mut shown: Vec<_> =
+            topic.instead.iter().map(|instead| format!("`{}` ({})", instead.step, instead.status)).collect();
         shown.extend(topic.scenario.map(|name| format!("`keyward/{name}`")));
         writeln!(out, "- Shown by: {}", shown.join(", ")).unwrap();
     }
@@ -190,6 +194,6 @@ fn page() -> String {
         let (name, needs) = line.split_once(' ').unwrap();
         writeln!(out, "| {name} | {} |", needs.trim()).unwrap();
     }
-    out += "\nNext: how the API behaves where it does not differ is OpenBao's own API documentation.\n";
+    out += "\nNext: [errors](errors.md).\n";
     out
 }

@@ -77,7 +77,10 @@ fn is_uuid(text: &str) -> bool {
 fn is_time(text: &str) -> bool {
     let shape = |text: &str, shape: &str| {
         text.len() == shape.len()
-            && text.bytes().zip(shape.bytes()).all(|(byte, like)| if like == b'0' { byte.is_ascii_digit() } else { byte == like })
+            && text
+                .bytes()
+                .zip(shape.bytes())
+                .all(|(byte, like)| if like == b'0' { byte.is_ascii_digit() } else { byte == like })
     };
     let Some((moment, rest)) = text.split_at_checked(19) else { return false };
     let zone = match rest.strip_prefix('.') {
