@@ -126,6 +126,9 @@ pub struct Initialised {
 /// [`BootError`].
 pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError> {
     config.check()?;
+    if dev.is_some() {
+        config.lifecycle.retention_min_s = 0;
+    }
     drop(keyward_crypto::memory::harden_process().inspect_err(|error| {
         tracing::warn!(error = %error, "core dumps and tracing of this process could not be switched off");
     }));

@@ -17,6 +17,8 @@ pub struct Config {
     pub seal: Seal,
     /// The audit trail.
     pub audit: Audit,
+    /// The life of versions.
+    pub lifecycle: Lifecycle,
     /// Bounds.
     pub limits: Limits,
     /// Names that clients are told.
@@ -108,6 +110,14 @@ pub enum Durability {
     Kernel,
 }
 
+/// The life of versions on the native face.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lifecycle {
+    /// How long a version stays `DISABLED` (or `PENDING`) before it may be destroyed. A development server has 0.
+    pub retention_min_s: u32,
+}
+
 /// Bounds, each with its unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -143,6 +153,7 @@ impl Default for Config {
             listen: Listen::default(),
             seal: Seal::default(),
             audit: Audit::default(),
+            lifecycle: Lifecycle::default(),
             limits: Limits::default(),
             cluster: Cluster::default(),
         }
@@ -171,6 +182,12 @@ impl Default for Seal {
 impl Default for Audit {
     fn default() -> Self {
         Self { durability: Durability::Fsync, segment_bytes: 64 << 20 }
+    }
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self { retention_min_s: 7 * 86_400 }
     }
 }
 

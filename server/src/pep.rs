@@ -19,12 +19,12 @@ use keyward_model::event::{EventKind, EventOutcome};
 use keyward_policy::{Acl, Ask, KeysFilter, Operation, Verdict};
 use sha2::{Digest, Sha256};
 
-use crate::api::{self, Context};
+use crate::api::{self, Context, native};
 use crate::app::Worker;
 use crate::authn::token::{self, Session};
 use crate::http::answer::Answer;
 use crate::http::fields::Params;
-use crate::http::request::Request;
+use crate::http::request::{Face, Request};
 use crate::mounts::Mount;
 use crate::record::{Facts, Receipt};
 use crate::refusal::Refusal;
@@ -43,6 +43,8 @@ pub struct Target {
     mount: Option<Arc<Mount>>,
     rest: usize,
     door: Door,
+    /// A call of the native face, with the path and the operation that policies decide about in its place.
+    call: Option<native::Call>,
 }
 
 /// Step 3's proof: it may be done.
@@ -75,7 +77,8 @@ pub enum Door {
 
 /// The life of a request. Always answers; what was refused is recorded like what was done.
 pub async fn enforce(worker: &Worker, request: &Request) -> Answer {
-    let facts = RefCell::new(Facts::new(request.id, request.received, Some(request.source), api::channel(request)));
+    let facts =
+        RefCell::new(Facts::new(request.id, request.received, Some(request.source), api::channel(request.face)));
     match steps(worker, request, &facts).await {
         Ok(answer) => answer,
         Err(refusal) => match record_refusal(worker, &facts.into_inner(), &refusal).await {
@@ -86,8 +89,8 @@ pub async fn enforce(worker: &Worker, request: &Request) -> Answer {
 }
 
 /// The same end for what never became a request: malformed, too large, elsewhere.
-pub async fn turn_away(worker: &Worker, id: Id, source: IpAddr, refusal: Refusal) -> Refusal {
-    let mut facts = Facts::new(id, worker.app.barrier.now(), Some(source), "vault");
+pub async fn turn_away(worker: &Worker, id: Id, source: IpAddr, face: Face, refusal: Refusal) -> Refusal {
+    let mut facts = Facts::new(id, worker.app.barrier.now(), Some(source), api::channel(face));
     facts.kind = EventKind::UriRejected;
     match record_refusal(worker, &facts, &refusal).await {
         Ok(_) => refusal,
@@ -101,8 +104,8 @@ async fn steps(worker: &Worker, request: &Request, facts: &RefCell<Facts>) -> Re
     let door = api::door(request);
     let caller = authenticate(worker, request, door, facts).await?;
     let spent = caller.last_use.then(|| caller.session.clone()).flatten();
-    let target = canonicalise(worker, request, door, facts)?;
-    let permit = decide(worker, request, params, caller, target);
+    let permit = canonicalise(worker, request, params, door, facts)
+        .and_then(|target| decide(worker, request, params, caller, target));
     let outcome = match permit {
         Ok(permit) => finish(worker, request, params, permit, facts).await,
         Err(refusal) => Err(refusal),
@@ -160,16 +163,28 @@ async fn authenticate(
     Ok(Caller { session: Some(session), last_use })
 }
 
-/// Step 2. Text and the table of mounts only; whether the thing exists plays no part.
-fn canonicalise(worker: &Worker, request: &Request, door: Door, facts: &RefCell<Facts>) -> Result<Target, Refusal> {
+/// Step 2. Text and the table of mounts only; whether the thing exists plays no part. (The native face also finds the
+/// path that an id stands for; an id that stands for none is refused like one that may not be used.)
+fn canonicalise(
+    worker: &Worker,
+    request: &Request,
+    params: &Params<'_>,
+    door: Door,
+    facts: &RefCell<Facts>,
+) -> Result<Target, Refusal> {
     if door == Door::Open {
-        return Ok(Target { mount: None, rest: 0, door });
+        return Ok(Target { mount: None, rest: 0, door, call: None });
+    }
+    if request.face == Face::Native {
+        let call = native::Call::read(worker, request, params, &mut facts.borrow_mut())?;
+        return Ok(Target { mount: call.place.mount.clone(), rest: 0, door, call: Some(call) });
     }
     let tables = worker.tables()?;
-    let target = match tables.mounts.resolve(&request.path) {
-        Some((mount, rest)) => Target { mount: Some(Arc::clone(mount)), rest: request.path.len() - rest.len(), door },
-        None => Target { mount: None, rest: 0, door },
+    let (mount, rest) = match tables.mounts.resolve(&request.path) {
+        Some((mount, rest)) => (Some(Arc::clone(mount)), request.path.len() - rest.len()),
+        None => (None, 0),
     };
+    let target = Target { mount, rest, door, call: None };
     api::describe(worker, request, target.mount.as_deref(), &mut facts.borrow_mut());
     Ok(target)
 }
@@ -188,18 +203,20 @@ fn decide(
     let Some(session) = &caller.session else { return Err(Refusal::Unauthenticated) };
     let compiled = worker.acl(session)?;
     let acl = &compiled.1;
-    let operation = match (request.operation, &target.mount) {
-        (Operation::Update, Some(mount)) => api::create_or_update(
-            worker,
-            request,
-            params,
-            mount,
-            request.path.get(target.rest..).unwrap_or_default(),
-            acl,
-        )?,
-        (operation, _) => operation,
+    let verdict = match (&target.call, request.operation, &target.mount) {
+        (Some(call), ..) => acl.decide(&Ask {
+            operation: call.asked.operation,
+            path: &call.asked.path,
+            parameters: Some(&call.parameters(params)),
+            wrap_ttl: None,
+        }),
+        (None, Operation::Update, Some(mount)) => {
+            let rest = request.path.get(target.rest..).unwrap_or_default();
+            let operation = api::create_or_update(worker, request, params, mount, rest, acl)?;
+            judge(acl, request, params, operation)
+        }
+        (None, operation, _) => judge(acl, request, params, operation),
     };
-    let verdict = judge(acl, request, params, operation);
     if !verdict.allowed {
         return Err(Refusal::Denied);
     }
@@ -338,6 +355,11 @@ impl Permit {
     /// Where in the request's path the part below the mount begins.
     pub fn rest(&self) -> usize {
         self.target.rest
+    }
+
+    /// The call, on the native face.
+    pub fn call(&self) -> Option<&native::Call> {
+        self.target.call.as_ref()
     }
 
     /// Whether the policy grants `sudo` on the path.

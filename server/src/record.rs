@@ -66,6 +66,8 @@ pub struct Facts {
     pub version: Option<u64>,
     /// The alias concerned.
     pub alias: Option<String>,
+    /// The status that the version has, or is to get.
+    pub version_status: Option<&'static str>,
 }
 
 impl Facts {
@@ -84,6 +86,7 @@ impl Facts {
             object: None,
             version: None,
             alias: None,
+            version_status: None,
         }
     }
 
@@ -120,6 +123,7 @@ impl Facts {
         event.resource_ref = self.resource_ref.as_deref().map(Cow::Borrowed);
         event.kv_version = self.version;
         event.alias = self.alias.as_deref().map(Cow::Borrowed);
+        event.version_status = self.version_status;
         event.change = self.object.map(|object| ObjectChange { object: Cow::Borrowed(object) });
         if let Some(hash) = self.token_hash {
             event.subject = Some(Subject { kind: "token", id: Cow::Owned(hex::encode(hash)) });

@@ -54,6 +54,17 @@ pub enum Refusal {
     Internal(Cow<'static, str>),
     /// Native face: a typed problem by its code in the registry.
     Problem(Problem),
+    /// The same, with what helps the caller to do better.
+    Explained(Problem, Detail),
+}
+
+/// What a problem document says beside its title.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Constant text: nothing of the request or of the data is ever in it.
+    Text(&'static str),
+    /// Where the alias points, for a caller who may read the secret's metadata.
+    Actual(Option<u64>),
 }
 
 /// The typed problems of the native face that this server can answer: code, status, title, worth a retry.
@@ -82,8 +93,28 @@ macro_rules! problems {
 problems! {
     MALFORMED_JSON, "MALFORMED_JSON", 400, false, "The body is not valid JSON";
     DUPLICATE_JSON_KEY, "DUPLICATE_JSON_KEY", 400, false, "A member name stands twice in one object";
-    UNKNOWN_FIELD, "UNKNOWN_FIELD", 400, false, "The body has a member that this endpoint does not know";
+    UNKNOWN_FIELD, "UNKNOWN_FIELD", 400, false, "The request has a member or parameter that this endpoint does not know";
     INVALID_FIELD, "INVALID_FIELD", 400, false, "A member of the body or a parameter has a wrong value";
+    MALFORMED_URI, "MALFORMED_URI", 400, false, "The secret URI is not well formed";
+    URI_TOO_LONG, "URI_TOO_LONG", 400, false, "The secret URI is over 1024 octets";
+    SEGMENT_TOO_LONG, "SEGMENT_TOO_LONG", 400, false, "The mount is over 63 or a segment over 128 octets";
+    TOO_MANY_SEGMENTS, "TOO_MANY_SEGMENTS", 400, false, "The path has more than 16 segments";
+    ILLEGAL_CHARACTER, "ILLEGAL_CHARACTER", 400, false, "The path has a character that no secret URI has";
+    NON_ASCII, "NON_ASCII", 400, false, "The path has a character outside of ASCII";
+    ILLEGAL_ENCODING, "ILLEGAL_ENCODING", 400, false, "The path has a percent escape that is broken or not needed";
+    ILLEGAL_SEGMENT, "ILLEGAL_SEGMENT", 400, false, "The path has a segment that is empty, relative or holds a slash";
+    ILLEGAL_FRAGMENT, "ILLEGAL_FRAGMENT", 400, false, "The URI names a key where none may stand, or a wrong one";
+    SCHEME_NOT_LOWERCASE, "SCHEME_NOT_LOWERCASE", 400, false, "The scheme of the URI has capital letters";
+    UNSUPPORTED_SCHEME, "UNSUPPORTED_SCHEME", 400, false, "The URI names a provider that this server does not have";
+    UNSUPPORTED_ENGINE, "UNSUPPORTED_ENGINE", 400, false, "The URI names no engine, or one that the provider does not have";
+    AMBIGUOUS_MOUNT, "AMBIGUOUS_MOUNT", 400, false, "The URI has no mount, or nothing after it";
+    AMBIGUOUS_QUERY, "AMBIGUOUS_QUERY", 400, false, "A parameter stands twice, is malformed, or stands where none may";
+    INVALID_WILDCARD, "INVALID_WILDCARD", 400, false, "A wildcard stands where none may";
+    TRAILING_SLASH_MISMATCH, "PROVIDER_TRAILING_SLASH_MISMATCH", 400, false, "A prefix ends with a slash, a secret does not";
+    INVALID_VERSION, "INVALID_VERSION", 400, false, "A version is a number from 1 to 4294967295";
+    INVALID_ALIAS, "INVALID_ALIAS", 400, false, "An alias is 1 to 32 of a-z, 0-9 and -, begins with a letter, does not end with -, and is not latest";
+    VERSION_ALIAS_CONFLICT, "VERSION_ALIAS_CONFLICT", 400, false, "Both a version and an alias are given";
+    RESERVED_MOUNT, "RESERVED_MOUNT", 403, false, "The mount is the system's own";
     UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", 415, false, "The body must be application/json";
     PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", 413, false, "The body is over the limit";
     UNAUTHENTICATED, "UNAUTHENTICATED", 401, false, "No credential was presented";
@@ -134,6 +165,11 @@ impl Refusal {
     /// 500; `detail` goes to the log only.
     pub fn internal(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::Internal(detail.into())
+    }
+
+    /// A typed problem with a constant text.
+    pub fn explained(problem: Problem, text: &'static str) -> Self {
+        Self::Explained(problem, Detail::Text(text))
     }
 
     /// The status, body and code of the compatible face.
@@ -189,13 +225,14 @@ impl Refusal {
                 code: problem.code,
                 retry_after: None,
             },
+            Self::Explained(problem, _) => Self::Problem(*problem).parts(),
         }
     }
 
     /// The typed problem of the native face.
     pub fn problem(&self) -> Problem {
         match self {
-            Self::Problem(problem) => *problem,
+            Self::Problem(problem) | Self::Explained(problem, _) => *problem,
             Self::Malformed(_) | Self::MalformedList(_) | Self::MalformedSilent => Problem::INVALID_FIELD,
             Self::Unauthenticated => Problem::INVALID_TOKEN,
             Self::Denied | Self::Forbidden(_) => Problem::ACCESS_DENIED,

@@ -177,13 +177,18 @@ fn key_path(context: &Context<'_>, path: &str) -> Result<Option<Answer>, Refusal
 }
 
 /// The record at a path, as the database has it, with its current value's blob.
-struct Found {
-    record: SecretRecord,
+pub(super) struct Found {
+    /// The record.
+    pub(super) record: SecretRecord,
     head: Option<u64>,
     blob: Option<keyward_model::VersionBlob>,
 }
 
-fn find(context: &Context<'_>, keys: &Keyring, path: &str) -> Result<Option<Found>, Refusal> {
+/// Finds the record at a path of the mount that answers.
+///
+/// # Errors
+/// The row cannot be read or does not open.
+pub(super) fn find(context: &Context<'_>, keys: &Keyring, path: &str) -> Result<Option<Found>, Refusal> {
     let key = secrets(context.mount()?).key(keys, path);
     let Some((row, blob)) = context.reader().row_with_head(Table::Secrets, &key).map_err(storage)? else {
         return Ok(None);
@@ -201,7 +206,10 @@ pub fn decode(opened: &Opened) -> Result<SecretRecord, Refusal> {
 }
 
 /// The stored value of a version that may be read.
-fn value_of(
+///
+/// # Errors
+/// The blob cannot be read or does not open.
+pub(super) fn value_of(
     context: &Context<'_>,
     keys: &Keyring,
     found: &Found,
@@ -347,7 +355,11 @@ pub fn create(draft: &mut Draft<'_>, tree: Tree, path: &str) -> Result<(Vec<u8>,
     place(draft, tree, path, &record).map(|key| (key, record))
 }
 
-fn place(draft: &mut Draft<'_>, tree: Tree, path: &str, record: &SecretRecord) -> Result<Vec<u8>, Refusal> {
+/// Puts the folders above a new secret and its entry in the index of ids in place; gives the key for its record.
+///
+/// # Errors
+/// A row cannot be read.
+pub(super) fn place(draft: &mut Draft<'_>, tree: Tree, path: &str, record: &SecretRecord) -> Result<Vec<u8>, Refusal> {
     tree.add_folders(draft, path)?;
     // The native face finds a secret by its id: mount, then path.
     let body = [&tree.mount.0[..], path.as_bytes()].concat();

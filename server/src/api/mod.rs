@@ -12,6 +12,8 @@ pub mod kv2;
 
 pub mod kv1;
 
+pub mod native;
+
 pub mod cubbyhole;
 
 pub mod token;
@@ -38,7 +40,7 @@ use crate::app::Worker;
 use crate::authn::token::{Token, TokenKind};
 use crate::http::answer::{Answer, Form};
 use crate::http::fields::Params;
-use crate::http::request::Request;
+use crate::http::request::{Face, Request};
 use crate::mounts::{Kind, Mount};
 use crate::pep::{Door, judge};
 use crate::record::Facts;
@@ -56,9 +58,12 @@ pub fn door(request: &Request) -> Door {
     }
 }
 
-/// Which face the request came through.
-pub fn channel(_: &Request) -> &'static str {
-    "vault"
+/// What records call the face that the request came through.
+pub fn channel(face: Face) -> &'static str {
+    match face {
+        Face::Compatible => "vault",
+        Face::Native => "native",
+    }
 }
 
 /// Status that is asked all the time and says nothing of any secret: the listed exception from the audit.
@@ -141,6 +146,9 @@ pub fn create_or_update(
 /// # Errors
 /// What the endpoint refuses; no mount, no such path, or no such verb.
 pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
+    if let Some(call) = context.permit.call() {
+        return native::act(context, call).await;
+    }
     match context.request.path.as_str() {
         "sys/health" | "sys/seal-status" | "sys/leader" | "sys/step-down" => return status::act(context),
         "sys/init" | "sys/unseal" | "sys/seal" => return init::act(context).await,
@@ -174,7 +182,10 @@ async fn system(context: &Context<'_>) -> Result<Answer, Refusal> {
 }
 
 /// A refusal in the form of the face it came through.
-pub fn render_refusal(_: &Request, refusal: &Refusal) -> Answer {
+pub fn render_refusal(request: &Request, refusal: &Refusal) -> Answer {
+    if request.face == Face::Native {
+        return native::problem(request.id, request.token().is_some(), refusal);
+    }
     let parts = refusal.parts();
     match &parts.body {
         Some(body) => Answer::bare(parts.status, body),

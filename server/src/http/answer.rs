@@ -29,8 +29,8 @@ pub enum Form {
     Empty,
     /// JSON without the envelope, ready to send.
     Bare(Vec<u8>),
-    /// A problem document of the native face.
-    Problem(Vec<u8>),
+    /// A problem document of the native face; with a 401 what to authenticate with.
+    Problem(Vec<u8>, Option<&'static str>),
     /// Not JSON: Prometheus text, a redirect's page.
     Text(&'static str, Vec<u8>),
     /// A redirect to this location, with a page for those who look.
@@ -125,18 +125,24 @@ impl Answer {
         match &self.form {
             Form::Envelope(envelope) => envelope.render(request),
             Form::Empty => Vec::new(),
-            Form::Bare(bytes) | Form::Problem(bytes) | Form::Text(_, bytes) | Form::Redirect(_, bytes) => bytes.clone(),
+            Form::Bare(bytes) | Form::Problem(bytes, _) | Form::Text(_, bytes) | Form::Redirect(_, bytes) => {
+                bytes.clone()
+            }
         }
     }
 
     /// The HTTP response. `head` leaves the body out.
     pub fn into_response(self, request: Id, head: bool) -> Response<Body> {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut challenge = None;
         let (kind, location, bytes) = match self.form {
             Form::Envelope(envelope) => ("application/json", None, envelope.render(request)),
             Form::Empty => ("application/json", None, Vec::new()),
             Form::Bare(bytes) => ("application/json", None, bytes),
-            Form::Problem(bytes) => ("application/problem+json", None, bytes),
+            Form::Problem(bytes, with) => {
+                challenge = with;
+                ("application/problem+json", None, bytes)
+            }
             Form::Text(kind, bytes) => (kind, None, bytes),
             Form::Redirect(location, bytes) => ("text/html; charset=utf-8", Some(location), bytes),
         };
@@ -150,6 +156,9 @@ impl Answer {
             .insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains"));
         if head {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        if let Some(challenge) = challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some(location) = location.and_then(|l| HeaderValue::from_str(&l).ok()) {
             headers.insert(header::LOCATION, location);

@@ -15,11 +15,23 @@ use percent_encoding::percent_decode_str;
 use super::fields::{Check, Params};
 use super::json::{Limits, Object};
 use super::{duration, gotext};
+use crate::api::native;
 use crate::refusal::Refusal;
+
+/// Which of the two APIs a request speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Face {
+    /// Vault's.
+    Compatible,
+    /// Our own: `/v1/secrets…`. Its path and query are kept as they were sent, and its body is read strictly.
+    Native,
+}
 
 /// One request: what is asked, of what, with which parameters.
 #[derive(Debug)]
 pub struct Request {
+    /// Which API it speaks.
+    pub face: Face,
     /// Drawn at random; the answer and the audit record carry it.
     pub id: Id,
     /// When it came in.
@@ -28,9 +40,9 @@ pub struct Request {
     pub operation: Operation,
     /// HEAD: answer as GET, without the body.
     pub head: bool,
-    /// Decoded path below `/v1/`, without leading slash; of a list or scan it ends in `/`.
+    /// Decoded path below `/v1/`, without leading slash; of a list or scan it ends in `/`. On the native face as sent.
     pub path: String,
-    /// The query as sent; empty for verbs whose parameters stand in the body.
+    /// The query as sent; empty for verbs whose parameters stand in the body (not so on the native face).
     pub query: String,
     /// `list` or `scan` came in the query, and has done its work there.
     flagged: Option<&'static str>,
@@ -68,6 +80,7 @@ impl From<Refusal> for Early {
 /// The part of a request that is known before its body: method, path, query.
 #[derive(Debug)]
 pub struct Head {
+    face: Face,
     operation: Operation,
     head: bool,
     path: String,
@@ -84,6 +97,9 @@ impl Head {
     /// [`Early`], in the order of Vault's layers.
     pub fn read(method: &Method, uri: &Uri) -> Result<Self, Early> {
         let raw = uri.path();
+        if native::claims(raw) {
+            return Self::read_native(method, uri);
+        }
         let decoded = percent_decode_str(raw).decode_utf8().map_err(|_| Refusal::malformed("the path is not UTF-8"))?;
         if !decoded.chars().all(gotext::is_printable) {
             return Err(Early::Unprintable);
@@ -124,7 +140,28 @@ impl Head {
         }
         let query = if has_body { String::new() } else { uri.query().unwrap_or_default().to_owned() };
         let flagged = if list { Some("list") } else { scan.then_some("scan") };
-        Ok(Self { operation, head, path, query, flagged, has_body, patch: operation == Operation::Patch })
+        let patch = operation == Operation::Patch;
+        Ok(Self { face: Face::Compatible, operation, head, path, query, flagged, has_body, patch })
+    }
+
+    /// The native face has no lists in queries, no redirects and no second spelling: path and query go on as sent.
+    fn read_native(method: &Method, uri: &Uri) -> Result<Self, Early> {
+        let (operation, has_body) = match method.as_str() {
+            "GET" | "HEAD" => (Operation::Read, false),
+            "POST" => (Operation::Update, true),
+            "DELETE" => (Operation::Delete, false),
+            _ => return Err(Refusal::UnknownVerb.into()),
+        };
+        Ok(Self {
+            face: Face::Native,
+            operation,
+            head: *method == Method::HEAD,
+            path: uri.path().strip_prefix("/v1/").unwrap_or_default().to_owned(),
+            query: uri.query().unwrap_or_default().to_owned(),
+            flagged: None,
+            has_body,
+            patch: false,
+        })
     }
 
     /// The decoded path below `/v1/`.
@@ -155,10 +192,12 @@ impl Head {
         let body = if self.has_body { body } else { Bytes::new() };
         let form = is_form(&headers, &body);
         let wrap_ttl = wrap_ttl(&headers)?;
-        if self.path.split('/').any(|segment| segment == "." || segment == "..") {
+        let relative = |path: &str| path.split('/').any(|segment| segment == "." || segment == "..");
+        if self.face == Face::Compatible && relative(&self.path) {
             return Err(Refusal::malformed("relative paths not supported"));
         }
         Ok(Request {
+            face: self.face,
             id,
             received,
             operation: self.operation,
@@ -193,6 +232,9 @@ impl Request {
     /// # Errors
     /// The body is malformed or over the limits of a body's content.
     pub fn parameters(&self) -> Result<Params<'_>, Refusal> {
+        if self.face == Face::Native {
+            return Ok(Params::from_body(native::body(self)?, Check::Handler));
+        }
         if self.form {
             return Params::from_form(&self.body, Check::Handler)
                 .map_err(|_| Refusal::malformed("error parsing form data"));

@@ -23,8 +23,9 @@ use tokio::sync::watch;
 
 use super::answer::{Answer, Body, Form};
 use super::limits::Gate;
-use super::request::{Early, Head, Request};
+use super::request::{Early, Face, Head, Request};
 use super::tls::Acceptor;
+use crate::api::native;
 use crate::app::{App, Worker};
 use crate::refusal::Refusal;
 use crate::{jobs, pep};
@@ -159,8 +160,9 @@ async fn connection<S>(
 async fn handle(worker: &Worker, gate: &Gate, request: HttpRequest<Incoming>, source: IpAddr) -> Response<Body> {
     let id = Id::random(worker.app.barrier.entropy());
     let head = request.method() == Method::HEAD;
+    let face = if native::claims(request.uri().path()) { Face::Native } else { Face::Compatible };
     if let Err(seconds) = gate.pass(source) {
-        return refuse(&Refusal::TooMany(seconds), id, head);
+        return refuse(&Refusal::TooMany(seconds), id, face, head);
     }
     let namespace = request.headers().get("x-vault-namespace").cloned();
     let mut response = match read(worker, request, id, source).await {
@@ -169,14 +171,18 @@ async fn handle(worker: &Worker, gate: &Gate, request: HttpRequest<Incoming>, so
             answer.into_response(request.id, request.head)
         }
         Err(Early::Unprintable) => {
-            drop(pep::turn_away(worker, id, source, Refusal::MalformedSilent).await);
+            drop(pep::turn_away(worker, id, source, face, Refusal::MalformedSilent).await);
             let mut response = Response::new(Body::default());
             *response.status_mut() = http::StatusCode::BAD_REQUEST;
             return response;
         }
-        Err(Early::Elsewhere) => refuse(&pep::turn_away(worker, id, source, Refusal::Absent).await, id, head),
+        Err(Early::Elsewhere) => {
+            refuse(&pep::turn_away(worker, id, source, face, Refusal::Absent).await, id, face, head)
+        }
         Err(Early::Redirect(location)) => redirect(location, id, head),
-        Err(Early::Refused(refusal)) => refuse(&pep::turn_away(worker, id, source, refusal).await, id, head),
+        Err(Early::Refused(refusal)) => {
+            refuse(&pep::turn_away(worker, id, source, face, refusal).await, id, face, head)
+        }
     };
     if let Some(namespace) = namespace {
         response.headers_mut().insert("x-vault-namespace", namespace);
@@ -206,11 +212,12 @@ async fn read(worker: &Worker, request: HttpRequest<Incoming>, id: Id, source: I
     Ok(head.with_body(id, worker.app.barrier.now(), parts.headers, body, source)?)
 }
 
-fn refuse(refusal: &Refusal, id: Id, head: bool) -> Response<Body> {
+fn refuse(refusal: &Refusal, id: Id, face: Face, head: bool) -> Response<Body> {
     let parts = refusal.parts();
-    let answer = match &parts.body {
-        Some(body) => Answer::bare(parts.status, body),
-        None => Answer::empty(parts.status),
+    let answer = match (face, &parts.body) {
+        (Face::Native, _) => native::problem(id, false, refusal),
+        (Face::Compatible, Some(body)) => Answer::bare(parts.status, body),
+        (Face::Compatible, None) => Answer::empty(parts.status),
     };
     let mut response = answer.into_response(id, head);
     if let Some(seconds) = parts.retry_after {

@@ -296,8 +296,8 @@ impl Expected {
     }
 }
 
-/// Whether `name` may be an alias.
-fn is_alias(name: &str) -> bool {
+/// Whether `name` may be an alias: 1 to 32 of `a-z 0-9 -`, beginning with a letter, not ending with `-`, not `latest`.
+pub fn is_alias(name: &str) -> bool {
     let bytes = name.as_bytes();
     bytes.len() <= ALIAS_BYTES_MAX
         && bytes.first().is_some_and(u8::is_ascii_lowercase)
