@@ -10,6 +10,8 @@ use crate::Entropy;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Id(pub [u8; 16]);
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 impl Id {
     /// The all-zero id: the place of things that belong to no parent.
     pub const ZERO: Self = Self([0; 16]);
@@ -23,9 +25,15 @@ impl Id {
 
     /// The id in the shape of a UUID (`8-4-4-4-12` hex digits, no version bits), as Vault prints its ids.
     pub fn to_uuid(self) -> String {
-        let mut out = Vec::with_capacity(36);
-        self.write_uuid(&mut out);
-        out.into_iter().map(char::from).collect()
+        let mut out = String::with_capacity(36);
+        for (i, byte) in self.0.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                out.push('-');
+            }
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+        out
     }
 
     /// Appends what [`Id::to_uuid`] returns, without an allocation of its own.
@@ -35,7 +43,7 @@ impl Id {
                 out.push(b'-');
             }
             for nibble in [byte >> 4, byte & 15] {
-                out.push(b"0123456789abcdef"[usize::from(nibble)]);
+                out.push(HEX[usize::from(nibble)]);
             }
         }
     }

@@ -19,6 +19,7 @@ use crate::policies;
 use crate::record::{Facts, Outcomes, Receipt, Recorder};
 use crate::refusal::Refusal;
 use crate::seal::Unsealing;
+use crate::snapshot::Snapshots;
 
 /// What all workers share.
 pub struct App {
@@ -151,8 +152,8 @@ impl std::fmt::Debug for App {
 pub struct Worker {
     /// The shared parts.
     pub app: Arc<App>,
-    /// This thread's read connection.
-    pub reader: Reader,
+    /// What this thread reads from.
+    pub snapshots: Snapshots,
     recorder: Rc<Recorder>,
 }
 
@@ -162,9 +163,14 @@ impl Worker {
     /// # Errors
     /// The state database cannot be opened for reading.
     pub fn new(app: Arc<App>) -> Result<Self, keyward_storage::StoreError> {
-        let reader = app.store.reader()?;
+        let snapshots = Snapshots::new(app.store.reader()?, Arc::clone(app.barrier.generations()));
         let recorder = Recorder::new(Arc::clone(app.journal()));
-        Ok(Self { app, reader, recorder })
+        Ok(Self { app, snapshots, recorder })
+    }
+
+    /// This thread's reader, at the newest state. To be used before the next await.
+    pub fn reader(&self) -> &Reader {
+        self.snapshots.reader()
     }
 
     /// The control tables as they are now.
@@ -186,7 +192,7 @@ impl Worker {
             return Ok(tables);
         }
         let keyring = app.barrier.keyring()?;
-        let reader = &self.reader;
+        let reader = self.reader();
         // The generations are read first: a change that comes in between makes these tables old, never wrongly new.
         let (mounts_generation, policies_generation) = (generations.of(Table::Mounts), generations.of(Table::Policies));
         let tables = Arc::new(Tables {
@@ -227,7 +233,7 @@ impl Worker {
         if found.is_some() {
             return Ok((found, generation));
         }
-        let Some(opened) = self.app.barrier.read(&self.reader, Table::Tokens, key)? else {
+        let Some(opened) = self.app.barrier.read(self.reader(), Table::Tokens, key)? else {
             return Ok((None, generation));
         };
         let session = Arc::new(Session::new(*key, token::decode(&opened)?, opened.group));
@@ -289,15 +295,15 @@ impl Worker {
     ///
     /// # Errors
     /// [`Refusal::AuditUnavailable`].
-    pub async fn record(
+    pub fn record(
         &self,
         facts: &Facts,
         outcome: EventOutcome,
         code: Option<&'static str>,
-    ) -> Result<Receipt, Refusal> {
+    ) -> impl Future<Output = Result<Receipt, Refusal>> + use<> {
         let text = facts.request.to_uuid();
         let event = facts.event(&text, self.app.barrier.entropy(), self.app.barrier.now(), outcome, code);
-        self.recorder.record(&event).await
+        self.recorder.record(&event)
     }
 }
 
@@ -349,6 +355,7 @@ impl keyward_raft::Observer for Applied {
         for command in done {
             self.forget(command);
         }
+        self.generations.advance();
     }
 
     fn failed(&self, error: &str) {

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::refusal::Refusal;
 use crate::seal::OpenedKeys;
+use crate::snapshot::Snapshots;
 
 /// How often a decision is made anew before the caller is told to come back.
 const ATTEMPTS_MAX: usize = 8;
@@ -39,6 +40,7 @@ pub struct Barrier {
 /// Counters that grow when rows of a kind change: whoever keeps opened copies compares before using them.
 #[derive(Debug, Default)]
 pub struct Generations {
+    applied: AtomicU64,
     mounts: AtomicU64,
     policies: AtomicU64,
     tokens: AtomicU64,
@@ -184,7 +186,7 @@ impl Barrier {
     }
 
     /// Counters for those who keep opened copies.
-    pub fn generations(&self) -> &Generations {
+    pub fn generations(&self) -> &Arc<Generations> {
         &self.generations
     }
 
@@ -206,14 +208,14 @@ impl Barrier {
     /// What `decide` refuses; sealed; no leader; the disk is full; or an outcome that is not known.
     pub async fn write<T>(
         self: &Arc<Self>,
-        reader: &Reader,
+        snapshots: &Snapshots,
         request: Id,
         intent: &[u8],
         mut decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
     ) -> Result<(T, Option<Committed>), Refusal> {
         for _ in 0..ATTEMPTS_MAX {
             let keyring = self.keyring()?;
-            let (decided, done) = match self.propose(&keyring, reader, request, intent, &mut decide)? {
+            let (decided, done) = match self.propose(&keyring, snapshots, request, intent, &mut decide)? {
                 Proposal::NotYet => {
                     self.until_drained().await;
                     continue;
@@ -235,12 +237,14 @@ impl Barrier {
     fn propose<T>(
         self: &Arc<Self>,
         keyring: &Keyring,
-        reader: &Reader,
+        snapshots: &Snapshots,
         request: Id,
         intent: &[u8],
         decide: &mut impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
     ) -> Result<Proposal<T>, Refusal> {
         let Some(mut pipeline) = self.settled_pipeline() else { return Ok(Proposal::NotYet) };
+        // Under the lock: what the overlay no longer holds is in the state that is read from now on.
+        let reader = snapshots.reader();
         let (before, at) = self.prepare(&mut pipeline, reader)?;
         let mut draft = Draft {
             keyring,
@@ -624,6 +628,16 @@ impl Generations {
         if let Some(counter) = self.counter(table) {
             counter.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// A log entry was applied and its effects can be read. Called before its submitters are answered.
+    pub fn advance(&self) {
+        self.applied.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many log entries were applied since the start.
+    pub fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
     }
 
     fn all(&self) {

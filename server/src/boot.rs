@@ -273,7 +273,7 @@ pub async fn initialise(
     facts.object = Some("installation");
     let intent = facts.intent(entropy, barrier.now());
     let written = barrier
-        .write(&worker.reader, request, &intent, |draft| {
+        .write(&worker.snapshots, request, &intent, |draft| {
             records.write(draft)?;
             for mount in first_mounts(draft.entropy(), dev.is_some()) {
                 draft.put(Table::Mounts, &mount.id.0, Columns::default(), &mount.encode()?)?;

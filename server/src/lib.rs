@@ -11,6 +11,8 @@ pub mod refusal;
 
 pub mod barrier;
 
+pub mod snapshot;
+
 pub mod record;
 
 pub mod app;

@@ -17,7 +17,6 @@ use keyward_model::Id;
 
 use keyward_model::event::{EventKind, EventOutcome};
 use keyward_policy::{Acl, Ask, KeysFilter, Operation, Verdict};
-use sha2::{Digest, Sha256};
 
 use crate::api::{self, Context, native};
 use crate::app::Worker;
@@ -33,6 +32,8 @@ use crate::refusal::Refusal;
 #[derive(Debug)]
 pub struct Caller {
     session: Option<Arc<Session>>,
+    /// The token's uses are limited, and this request is one.
+    counts: bool,
     /// This request took the token's last use: the token ends with it.
     last_use: bool,
 }
@@ -102,7 +103,8 @@ async fn steps(worker: &Worker, request: &Request, facts: &RefCell<Facts>) -> Re
     let params = request.parameters()?;
     let params = &params;
     let door = api::door(request);
-    let caller = authenticate(worker, request, door, facts).await?;
+    let caller = authenticate(worker, request, door, facts)?;
+    let caller = if caller.counts { Box::pin(count_use(worker, request, caller, facts)).await? } else { caller };
     let spent = caller.last_use.then(|| caller.session.clone()).flatten();
     let permit = canonicalise(worker, request, params, door, facts)
         .and_then(|target| decide(worker, request, params, caller, target));
@@ -111,7 +113,7 @@ async fn steps(worker: &Worker, request: &Request, facts: &RefCell<Facts>) -> Re
         Err(refusal) => Err(refusal),
     };
     if let Some(session) = spent {
-        end_spent(worker, request, &session).await?;
+        Box::pin(end_spent(worker, request, &session)).await?;
     }
     outcome
 }
@@ -124,19 +126,14 @@ async fn finish(
     facts: &RefCell<Facts>,
 ) -> Result<Answer, Refusal> {
     let effect = act(worker, request, params, &permit, facts).await?;
-    let (receipt, answer) = record(worker, request, effect, facts, permit).await?;
+    let (receipt, answer) = record(worker, request, effect, facts, &permit).await?;
     Ok(respond(answer, receipt))
 }
 
 /// Step 1. A token is looked up by its keyed hash; an expired or spent one is none. Counts a use where uses are limited.
-async fn authenticate(
-    worker: &Worker,
-    request: &Request,
-    door: Door,
-    facts: &RefCell<Facts>,
-) -> Result<Caller, Refusal> {
+fn authenticate(worker: &Worker, request: &Request, door: Door, facts: &RefCell<Facts>) -> Result<Caller, Refusal> {
     if door == Door::Open {
-        return Ok(Caller { session: None, last_use: false });
+        return Ok(Caller { session: None, counts: false, last_use: false });
     }
     if worker.app.barrier.is_sealed() {
         return Err(Refusal::Sealed);
@@ -150,17 +147,14 @@ async fn authenticate(
     };
     let Some(session) = session else {
         return if door == Door::Own {
-            Ok(Caller { session: None, last_use: false })
+            Ok(Caller { session: None, counts: false, last_use: false })
         } else {
             Err(Refusal::Unauthenticated)
         };
     };
-    facts.borrow_mut().token_hash = Some(accessor_hash(&session));
-    if session.token.uses == 0 || !api::counts_a_use(request, &session.token) {
-        return Ok(Caller { session: Some(session), last_use: false });
-    }
-    let (session, last_use) = count_use(worker, request, &session, facts).await?;
-    Ok(Caller { session: Some(session), last_use })
+    facts.borrow_mut().token = Some(Arc::clone(&session.name));
+    let counts = session.token.uses != 0 && api::counts_a_use(request, &session.token);
+    Ok(Caller { session: Some(session), counts, last_use: false })
 }
 
 /// Step 2. Text and the table of mounts only; whether the thing exists plays no part. (The native face also finds the
@@ -238,8 +232,16 @@ async fn act(
     facts: &RefCell<Facts>,
 ) -> Result<Undisclosed, Refusal> {
     let context = Context::new(worker, request, params, permit, facts);
-    let answer = api::act(&context).await?;
-    let answer = api::wrapping::wrap_if_asked(&context, answer).await?;
+    // Reads are answered on the spot. What may wait has a future of its own: it is large, and moved with every request
+    // if it is part of this one.
+    let answer = match api::act_now(&context) {
+        Some(answer) => answer?,
+        None => Box::pin(api::act(&context)).await?,
+    };
+    let answer = match request.wrap_ttl {
+        Some(_) => Box::pin(api::wrapping::wrap_if_asked(&context, answer)).await?,
+        None => answer,
+    };
     Ok(Undisclosed { answer, receipt: context.into_receipt() })
 }
 
@@ -249,7 +251,7 @@ async fn record(
     request: &Request,
     effect: Undisclosed,
     facts: &RefCell<Facts>,
-    permit: Permit,
+    permit: &Permit,
 ) -> Result<(Receipt, Answer), Refusal> {
     let Undisclosed { answer, receipt } = effect;
     if let Some(receipt) = receipt {
@@ -258,9 +260,8 @@ async fn record(
     if permit.target.door == Door::Open && api::is_open_status(request) {
         return Ok((Receipt::of_open_status(), answer));
     }
-    let facts = facts.borrow().clone();
-    let receipt = worker.record(&facts, EventOutcome::Success, None).await?;
-    Ok((receipt, answer))
+    let recorded = worker.record(&facts.borrow(), EventOutcome::Success, None);
+    Ok((recorded.await?, answer))
 }
 
 /// Step 6. Only with the receipt in hand.
@@ -284,17 +285,17 @@ async fn record_refusal(worker: &Worker, facts: &Facts, refusal: &Refusal) -> Re
 async fn count_use(
     worker: &Worker,
     request: &Request,
-    session: &Arc<Session>,
+    caller: Caller,
     facts: &RefCell<Facts>,
-) -> Result<(Arc<Session>, bool), Refusal> {
-    let key = session.key;
+) -> Result<Caller, Refusal> {
+    let Some(key) = caller.session.map(|session| session.key) else { return Err(Refusal::Unauthenticated) };
     let mut intent = facts.borrow().clone();
     intent.set(EventKind::TokenRead, "", "token");
     let (used, _) = worker
         .app
         .barrier
         .write(
-            &worker.reader,
+            &worker.snapshots,
             request.id,
             &intent.intent(worker.app.barrier.entropy(), worker.app.barrier.now()),
             |draft| {
@@ -311,34 +312,26 @@ async fn count_use(
         .await?;
     let (token, parent) = used;
     let last_use = token.uses < 0;
-    Ok((Arc::new(Session::new(key, token, parent)), last_use))
+    Ok(Caller { session: Some(Arc::new(Session::new(key, token, parent))), counts: false, last_use })
 }
 
 /// Revokes a token whose last use this was.
 async fn end_spent(worker: &Worker, request: &Request, session: &Arc<Session>) -> Result<(), Refusal> {
     let mut intent = Facts::new(request.id, worker.app.barrier.now(), Some(request.source), "system");
     intent.set(EventKind::TokenRevoked, "", "token");
-    intent.token_hash = Some(accessor_hash(session));
+    intent.token = Some(Arc::clone(&session.name));
     let key = session.key;
     worker
         .app
         .barrier
         .write(
-            &worker.reader,
+            &worker.snapshots,
             request.id,
             &intent.intent(worker.app.barrier.entropy(), worker.app.barrier.now()),
             |draft| token::revoke_tree(draft, &key),
         )
         .await
         .map(|_| ())
-}
-
-/// How a token is named in records: the first half of the SHA-256 of its accessor.
-pub fn accessor_hash(session: &Session) -> [u8; 16] {
-    let digest = Sha256::digest(session.token.accessor.as_bytes());
-    let mut out = [0; 16];
-    out.copy_from_slice(&digest[..16]);
-    out
 }
 
 impl Permit {

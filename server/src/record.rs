@@ -17,6 +17,7 @@ use keyward_audit::{Batch, Journal};
 use keyward_model::event::{Auth, Event, EventKind, EventOutcome, LogPlace, ObjectChange, Subject, Ulid};
 use keyward_model::{Entropy, Id, Timestamp};
 
+use crate::authn::token::SessionName;
 use crate::barrier::Committed;
 use crate::refusal::Refusal;
 
@@ -56,8 +57,8 @@ pub struct Facts {
     pub channel: &'static str,
     /// The engine that answers.
     pub engine: Option<&'static str>,
-    /// First 16 octets of the SHA-256 of the accessor.
-    pub token_hash: Option<[u8; 16]>,
+    /// The token that called.
+    pub token: Option<Arc<SessionName>>,
     /// Keyed reference of the resource.
     pub resource_ref: Option<String>,
     /// Kind of the object that an administrative change touches.
@@ -81,7 +82,7 @@ impl Facts {
             action: None,
             channel,
             engine: None,
-            token_hash: None,
+            token: None,
             resource_ref: None,
             object: None,
             version: None,
@@ -125,9 +126,9 @@ impl Facts {
         event.alias = self.alias.as_deref().map(Cow::Borrowed);
         event.version_status = self.version_status;
         event.change = self.object.map(|object| ObjectChange { object: Cow::Borrowed(object) });
-        if let Some(hash) = self.token_hash {
-            event.subject = Some(Subject { kind: "token", id: Cow::Owned(hex::encode(hash)) });
-            event.auth = Some(Auth { method: Cow::Borrowed("token"), mfa: false, token_jti_hash: Some(hash) });
+        if let Some(token) = &self.token {
+            event.subject = Some(Subject { kind: "token", id: Cow::Borrowed(&token.hex) });
+            event.auth = Some(Auth { method: Cow::Borrowed("token"), mfa: false, token_jti_hash: Some(token.hash) });
         }
         let latency = now.0.saturating_sub(self.at.0) / 1000;
         event.latency_us = u64::try_from(latency).ok();
@@ -174,22 +175,21 @@ impl Recorder {
     ///
     /// # Errors
     /// [`Refusal::AuditUnavailable`]: nothing may be released.
-    pub async fn record(self: &Rc<Self>, event: &Event<'_>) -> Result<Receipt, Refusal> {
+    pub fn record(self: &Rc<Self>, event: &Event<'_>) -> impl Future<Output = Result<Receipt, Refusal>> + use<> {
         self.batch.borrow_mut().push(event);
         let flight = Rc::clone(&self.flight.borrow());
         if !self.scheduled.replace(true) {
             let recorder = Rc::clone(self);
             tokio::task::spawn_local(async move { recorder.flush() });
         }
-        let durable = poll_fn(|context| match flight.done.get() {
-            Some(durable) => Poll::Ready(durable),
+        poll_fn(move |context| match flight.done.get() {
+            Some(true) => Poll::Ready(Ok(Receipt(()))),
+            Some(false) => Poll::Ready(Err(Refusal::AuditUnavailable)),
             None => {
                 flight.waiting.borrow_mut().push(context.waker().clone());
                 Poll::Pending
             }
         })
-        .await;
-        if durable { Ok(Receipt(())) } else { Err(Refusal::AuditUnavailable) }
     }
 
     fn flush(&self) {

@@ -44,6 +44,28 @@ impl Reader {
         Self { connection, _store: store }
     }
 
+    /// Opens a read transaction: look-ups until [`Reader::unpin`] see one state, and take no lock each. The state is that
+    /// of the first look-up.
+    ///
+    /// # Errors
+    /// As all look-ups; also if a transaction is open.
+    pub fn pin(&self) -> Result<(), StoreError> {
+        self.transaction(BEGIN)
+    }
+
+    /// Ends the transaction of [`Reader::pin`].
+    ///
+    /// # Errors
+    /// As all look-ups; also if none is open.
+    pub fn unpin(&self) -> Result<(), StoreError> {
+        self.transaction(COMMIT)
+    }
+
+    fn transaction(&self, statement: &'static str) -> Result<(), StoreError> {
+        let failed = |e: rusqlite::Error| StoreError::at("transaction", &[], &e);
+        self.connection.prepare_cached(statement).and_then(|mut begin| begin.execute([])).map(drop).map_err(failed)
+    }
+
     /// The row under `key`.
     ///
     /// # Errors
@@ -312,6 +334,12 @@ fn owned(key: Vec<u8>, parts: &Parts<'_>) -> Row {
         body: parts.body.to_vec(),
     }
 }
+
+const BEGIN: &str = "-- storage::reader::pin
+BEGIN DEFERRED";
+
+const COMMIT: &str = "-- storage::reader::unpin
+COMMIT";
 
 const fn position(term: i64, leader: i64, index: i64) -> Position {
     Position { term: term.cast_unsigned(), leader: leader.cast_unsigned(), index: index.cast_unsigned() }

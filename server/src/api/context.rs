@@ -57,7 +57,7 @@ impl<'a> Context<'a> {
 
     /// This thread's reader.
     pub fn reader(&self) -> &Reader {
-        &self.worker.reader
+        self.worker.reader()
     }
 
     /// The mount that answers.
@@ -94,7 +94,7 @@ impl<'a> Context<'a> {
         let barrier = &self.worker.app.barrier;
         self.worker.app.audit_ready()?;
         let intent = self.facts.borrow().intent(barrier.entropy(), barrier.now());
-        let (result, committed) = barrier.write(self.reader(), self.request.id, &intent, decide).await?;
+        let (result, committed) = barrier.write(&self.worker.snapshots, self.request.id, &intent, decide).await?;
         if let Some(committed) = &committed {
             self.receipt.set(Some(Receipt::of_commit(committed)));
         }

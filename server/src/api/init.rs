@@ -218,7 +218,7 @@ fn seal_now(context: &Context<'_>) -> Result<Answer, Refusal> {
         Some(token) => worker.session(token)?.ok_or(Refusal::Unauthenticated)?,
         None => return Err(Refusal::Unauthenticated),
     };
-    context.note(|facts| facts.token_hash = Some(pep::accessor_hash(&session)));
+    context.note(|facts| facts.token = Some(std::sync::Arc::clone(&session.name)));
     let compiled = worker.acl(&session)?;
     let verdict = pep::judge(&compiled.1, context.request, context.params, Operation::Update);
     if !verdict.allowed || !verdict.sudo {

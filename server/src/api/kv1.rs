@@ -34,7 +34,7 @@ pub fn describe<'a>(operation: Operation, rest: &'a str, facts: &mut Facts) -> O
 pub fn exists(worker: &Worker, mount: Id, path: &str) -> Result<bool, Refusal> {
     let keys = worker.app.barrier.keyring()?;
     let key = entries(mount).key(&keys, path);
-    Ok(worker.reader.row(Table::Entries, &key).map_err(crate::barrier::storage)?.is_some())
+    Ok(worker.reader().row(Table::Entries, &key).map_err(crate::barrier::storage)?.is_some())
 }
 
 /// The names of the entries below a mount (or of one token's cubbyhole).

@@ -77,7 +77,7 @@ pub fn has_existence_check(rest: &str) -> bool {
 pub fn exists(worker: &Worker, mount: &Mount, rest: &str) -> Result<bool, Refusal> {
     let keys = worker.app.barrier.keyring()?;
     let key = secrets(mount).key(&keys, family(rest).1);
-    Ok(worker.reader.row(Table::Secrets, &key).map_err(storage)?.is_some())
+    Ok(worker.reader().row(Table::Secrets, &key).map_err(storage)?.is_some())
 }
 
 /// What the record of a request says; the path is what the keyed reference is made of.
@@ -106,6 +106,18 @@ pub fn secrets(mount: &Mount) -> Tree {
     Tree { mount: mount.id, leaves: Table::Secrets }
 }
 
+/// Answers the reads of a KV v2 mount, on the spot.
+pub fn act_now(context: &Context<'_>) -> Option<Result<Answer, Refusal>> {
+    let mount = context.permit.mount().filter(|mount| !mount.closed)?;
+    match family(context.rest()) {
+        (Family::Config, _) => Some(Ok(show_config(mount))),
+        (Family::Data, path) => Some(read(context, path)),
+        (Family::Metadata, path) => Some(read_metadata(context, path)),
+        (Family::Subkeys, path) => Some(read_subkeys(context, path)),
+        _ => None,
+    }
+}
+
 /// Answers for a KV v2 mount.
 ///
 /// # Errors
@@ -119,19 +131,15 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     let operation = context.request.operation;
     let write = matches!(operation, Operation::Create | Operation::Update);
     match (family, operation) {
-        (Family::Config, Operation::Read) => Ok(show_config(mount)),
         (Family::Config, _) if write => change_config(context).await,
-        (Family::Data, Operation::Read) => read(context, path),
         (Family::Data, Operation::Delete) => delete_current(context, path).await,
         (Family::Data, Operation::Patch) => patch_data(context, path).await,
         (Family::Data, _) if write => write_data(context, path).await,
-        (Family::Metadata, Operation::Read) => read_metadata(context, path),
         (Family::Metadata, Operation::Delete) => delete_metadata(context, path).await,
         (Family::Metadata, Operation::Patch) => change_metadata(context, path, Verb::Patch).await,
         (Family::Metadata, Operation::List | Operation::Scan) => list::names(context, path),
         (Family::Metadata, _) if write => change_metadata(context, path, Verb::Write).await,
         (Family::DetailedMetadata, Operation::List | Operation::Scan) => list::detailed(context, path),
-        (Family::Subkeys, Operation::Read) => read_subkeys(context, path),
         (Family::Delete | Family::Undelete | Family::Destroy, _) if write => versions(context, family, path).await,
         (Family::Aliases, _) => aliases::act(context, path).await,
         (Family::Other, _) => Ok(fallback(context.rest(), operation)),

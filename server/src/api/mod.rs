@@ -141,6 +141,17 @@ pub fn create_or_update(
     Ok(if exists { Operation::Update } else { Operation::Create })
 }
 
+/// Answers a read that needs nothing but this thread; `None` for everything else.
+pub fn act_now(context: &Context<'_>) -> Option<Result<Answer, Refusal>> {
+    if context.request.operation != Operation::Read || context.permit.door() != Door::Guarded {
+        return None;
+    }
+    match context.permit.mount()?.kind {
+        Kind::Kv2 => kv2::act_now(context),
+        Kind::Kv1 | Kind::Generic | Kind::Cubbyhole | Kind::System | Kind::Token => None,
+    }
+}
+
 /// Hands a permitted request to the endpoint that answers it.
 ///
 /// # Errors

@@ -46,7 +46,7 @@ fn health(context: &Context<'_>) -> Result<Answer, Refusal> {
         return Err(Refusal::MalformedSilent);
     }
     let worker = context.worker;
-    let installation = seal::installation(&worker.reader)?;
+    let installation = seal::installation(worker.reader())?;
     let sealed = worker.app.barrier.is_sealed();
     let status = match (&installation, sealed) {
         (None, _) => uninit,
@@ -77,8 +77,8 @@ fn health(context: &Context<'_>) -> Result<Answer, Refusal> {
 /// # Errors
 /// The state database cannot be read.
 pub fn seal_status(worker: &Worker) -> Result<Value, Refusal> {
-    let installation = seal::installation(&worker.reader)?;
-    let records = seal::records(&worker.reader)?;
+    let installation = seal::installation(worker.reader())?;
+    let records = seal::records(worker.reader())?;
     let sealed = worker.app.barrier.is_sealed();
     let main = records.iter().find(|record| !record.recovery);
     let recovery = records.iter().find(|record| record.recovery);

@@ -14,6 +14,7 @@ use keyward_crypto::Keyring;
 use keyward_model::{Entropy, Id, Secret, Table, Timestamp};
 use keyward_policy::Acl;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::barrier::{Columns, Draft, Opened};
 use crate::refusal::Refusal;
@@ -108,14 +109,35 @@ pub struct Session {
     pub parent: Vec<u8>,
     /// Compiled policies, with the generation of the policies they were compiled from.
     pub acl: ArcSwapOption<(u64, Acl)>,
+    /// How records name it: the first half of the SHA-256 of its accessor, also as hex.
+    pub name: Arc<SessionName>,
     /// Until when its ancestors live (`None`: for ever), with the generation of the tokens that this was found in.
     pub family: ArcSwapOption<(u64, Option<Timestamp>)>,
+}
+
+/// How records name a token: never by itself, but by its accessor.
+#[derive(Debug)]
+pub struct SessionName {
+    /// The first half of the SHA-256 of the accessor.
+    pub hash: [u8; 16],
+    /// The same in hex.
+    pub hex: String,
+}
+
+impl SessionName {
+    fn of(accessor: &str) -> Self {
+        let digest = Sha256::digest(accessor.as_bytes());
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&digest[..16]);
+        Self { hash, hex: hex::encode(hash) }
+    }
 }
 
 impl Session {
     /// A token in use, just opened.
     pub fn new(key: [u8; 32], token: Token, parent: Vec<u8>) -> Self {
-        Self { key, token, parent, acl: ArcSwapOption::empty(), family: ArcSwapOption::empty() }
+        let name = Arc::new(SessionName::of(&token.accessor));
+        Self { key, token, parent, acl: ArcSwapOption::empty(), name, family: ArcSwapOption::empty() }
     }
 }
 

@@ -25,7 +25,7 @@ pub async fn reap(worker: &Worker, limit: usize) -> Result<usize, Refusal> {
     if barrier.is_sealed() {
         return Ok(0);
     }
-    let due = worker.reader.due(Table::Tokens, barrier.now().0, limit).map_err(storage)?;
+    let due = worker.reader().due(Table::Tokens, barrier.now().0, limit).map_err(storage)?;
     if due.is_empty() {
         return Ok(0);
     }
@@ -36,7 +36,7 @@ pub async fn reap(worker: &Worker, limit: usize) -> Result<usize, Refusal> {
     facts.object = Some("expired tokens");
     let intent = facts.intent(barrier.entropy(), barrier.now());
     let (removed, _) = barrier
-        .write(&worker.reader, request, &intent, |draft| {
+        .write(&worker.snapshots, request, &intent, |draft| {
             let mut left = limit;
             for row in &due {
                 // It may have been renewed, or removed with its parent, since it was found.

@@ -44,7 +44,7 @@ impl Progress {
             self.table += 1;
             return Ok(true);
         }
-        let rows = worker.reader.scan(table, self.after.as_deref(), ROWS_PER_COMMAND).map_err(storage)?;
+        let rows = worker.reader().scan(table, self.after.as_deref(), ROWS_PER_COMMAND).map_err(storage)?;
         let Some(last) = rows.last() else {
             self.table += 1;
             self.after = None;
@@ -68,7 +68,7 @@ async fn reseal(worker: &Worker, table: Table, rows: &[Vec<u8>]) -> Result<(), R
     facts.object = Some("keyring");
     let intent = facts.intent(barrier.entropy(), barrier.now());
     barrier
-        .write(&worker.reader, request, &intent, |draft| {
+        .write(&worker.snapshots, request, &intent, |draft| {
             for key in rows {
                 let Some(opened) = draft.get(table, key)? else { continue };
                 if table == Table::Secrets {

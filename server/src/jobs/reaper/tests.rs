@@ -66,7 +66,7 @@ async fn issue(worker: &Worker, name: &str, count: usize, parent: &str, ttl_s: O
     let parent = key(worker, parent);
     for start in (0..count).step_by(200) {
         barrier
-            .write(&worker.reader, Id::random(barrier.entropy()), &[], |draft| {
+            .write(&worker.snapshots, Id::random(barrier.entropy()), &[], |draft| {
                 for number in start..count.min(start + 200) {
                     let now = draft.now();
                     let token = Token {
@@ -111,18 +111,18 @@ fn a_large_family_ends_at_once_and_goes_in_steps() {
         issue(worker, "child", 700, "parent-0", None).await;
         issue(worker, "grandchild", 3, "child-699", Some(3600)).await;
         assert!(lives(worker, "grandchild-2"));
-        let before = worker.reader.count(Table::Tokens).unwrap();
+        let before = worker.reader().count(Table::Tokens).unwrap();
 
         let parent = key(worker, "parent-0");
         let (revoked, _) = barrier
-            .write(&worker.reader, Id::random(barrier.entropy()), &[], |draft| token::revoke_tree(draft, &parent))
+            .write(&worker.snapshots, Id::random(barrier.entropy()), &[], |draft| token::revoke_tree(draft, &parent))
             .await
             .unwrap();
         assert_eq!(revoked, ());
         for name in ["parent-0", "child-0", "child-699", "grandchild-0", "grandchild-2"] {
             assert!(!lives(worker, name), "{name}");
         }
-        assert_eq!(before - worker.reader.count(Table::Tokens).unwrap(), 256);
+        assert_eq!(before - worker.reader().count(Table::Tokens).unwrap(), 256);
 
         let mut steps = Vec::new();
         loop {
@@ -132,8 +132,8 @@ fn a_large_family_ends_at_once_and_goes_in_steps() {
             }
         }
         assert_eq!(steps, [300, 148]);
-        assert_eq!(worker.reader.count(Table::Tokens).unwrap(), 1);
-        assert_eq!(worker.reader.count(Table::Accessors).unwrap(), 1);
+        assert_eq!(worker.reader().count(Table::Tokens).unwrap(), 1);
+        assert_eq!(worker.reader().count(Table::Accessors).unwrap(), 1);
         assert!(lives(worker, "root"));
     });
 }
@@ -152,7 +152,7 @@ fn a_token_ends_with_the_first_of_its_ancestors_and_is_renewed_with_it() {
         for (more, alive) in [(60, true), (0, false)] {
             let key = key(worker, "a-0");
             barrier
-                .write(&worker.reader, Id::random(barrier.entropy()), &[], |draft| {
+                .write(&worker.snapshots, Id::random(barrier.entropy()), &[], |draft| {
                     let (mut token, parent) = token::get(draft, &key)?.unwrap();
                     token.expires = Some(draft.now().plus_seconds(more));
                     token::put(draft, &key, &token, &parent)
@@ -174,7 +174,7 @@ fn a_cubbyhole_goes_with_its_token() {
         issue(worker, "t", 1, "root", Some(5)).await;
         let key = key(worker, secret.expose());
         barrier
-            .write(&worker.reader, Id::random(barrier.entropy()), &[], |draft| {
+            .write(&worker.snapshots, Id::random(barrier.entropy()), &[], |draft| {
                 let (token, _) = token::get(draft, &key)?.unwrap();
                 let tree = crate::engine::tree::Tree { mount: token.cubbyhole, leaves: Table::Entries };
                 for path in ["x", "f/y", "f/g/z"] {
@@ -186,12 +186,12 @@ fn a_cubbyhole_goes_with_its_token() {
             })
             .await
             .unwrap();
-        assert_eq!(worker.reader.count(Table::Entries).unwrap(), 3);
+        assert_eq!(worker.reader().count(Table::Entries).unwrap(), 3);
         assert_eq!(reap(worker, 2).await.unwrap(), 0);
         clock.advance(5);
         while reap(worker, 2).await.unwrap() > 0 {}
         for (table, left) in [(Table::Entries, 0), (Table::Folders, 0), (Table::Tokens, 1), (Table::Accessors, 1)] {
-            assert_eq!(worker.reader.count(table).unwrap(), left, "{}", table.name());
+            assert_eq!(worker.reader().count(table).unwrap(), left, "{}", table.name());
         }
     });
 }
