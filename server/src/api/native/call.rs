@@ -87,7 +87,7 @@ impl Call {
 
 /// The place that an id stands for.
 fn place_of(worker: &Worker, tables: &Tables, id: Id, facts: &mut Facts) -> Result<Place, Refusal> {
-    let found = worker.app.barrier.read(&worker.reader, Table::SecretIds, &id.0)?.and_then(|opened| {
+    let found = worker.app.barrier.read(worker.reader(), Table::SecretIds, &id.0)?.and_then(|opened| {
         let (mount, path) = opened.body.expose().split_at_checked(16)?;
         let mount = tables.mounts.iter().find(|known| known.id.0 == mount && known.kind == Kind::Kv2)?;
         let (name, path) = (mount.path.strip_suffix('/')?, std::str::from_utf8(path).ok()?);
