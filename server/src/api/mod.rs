@@ -143,7 +143,7 @@ pub fn create_or_update(
 
 /// Answers a read that needs nothing but this thread; `None` for everything else.
 pub fn act_now(context: &Context<'_>) -> Option<Result<Answer, Refusal>> {
-    let compatible = context.request.face == Face::Vault;
+    let compatible = context.request.face == Face::Compatible;
     if !compatible || context.request.operation != Operation::Read || context.permit.door() != Door::Guarded {
         return None;
     }
