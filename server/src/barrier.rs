@@ -211,6 +211,20 @@ impl Barrier {
         snapshots: &Snapshots,
         request: Id,
         intent: &[u8],
+        decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
+    ) -> Result<(T, Option<Committed>), Refusal> {
+        self.write_told(snapshots, request, &|| intent.to_vec(), decide).await
+    }
+
+    /// The same, with a record that is made once it is decided what to change: it may say the number of a new version.
+    ///
+    /// # Errors
+    /// As [`Barrier::write`].
+    pub async fn write_told<T>(
+        self: &Arc<Self>,
+        snapshots: &Snapshots,
+        request: Id,
+        intent: &dyn Fn() -> Vec<u8>,
         mut decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
     ) -> Result<(T, Option<Committed>), Refusal> {
         for _ in 0..ATTEMPTS_MAX {
@@ -239,7 +253,7 @@ impl Barrier {
         keyring: &Keyring,
         snapshots: &Snapshots,
         request: Id,
-        intent: &[u8],
+        intent: &dyn Fn() -> Vec<u8>,
         decide: &mut impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
     ) -> Result<Proposal<T>, Refusal> {
         let Some(mut pipeline) = self.settled_pipeline() else { return Ok(Proposal::NotYet) };
@@ -268,8 +282,7 @@ impl Barrier {
             _ => None,
         });
         let added: Vec<(u64, VersionBlob)> = added.collect();
-        let command =
-            Command { request, at, before, signature: keyring.sign_sum(sum), changes, intent: intent.to_vec() };
+        let command = Command { request, at, before, signature: keyring.sign_sum(sum), changes, intent: intent() };
         let ticket = self.node.enqueue(command).map_err(|error| submit(&error))?;
         let blobs: Vec<u64> = added.iter().map(|(id, _)| *id).collect();
         let keys = pipeline.enqueued(touched, added, sum, next_blob);

@@ -115,7 +115,7 @@ problems! {
     INVALID_ALIAS, "INVALID_ALIAS", 400, false, "An alias is 1 to 32 of a-z, 0-9 and -, begins with a letter, does not end with -, and is not latest";
     VERSION_ALIAS_CONFLICT, "VERSION_ALIAS_CONFLICT", 400, false, "Both a version and an alias are given";
     RESERVED_MOUNT, "RESERVED_MOUNT", 403, false, "The mount is the system's own";
-    UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", 415, false, "The body must be application/json";
+    UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", 415, false, "The body has another content type than the endpoint takes";
     PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", 413, false, "The body is over the limit";
     UNAUTHENTICATED, "UNAUTHENTICATED", 401, false, "No credential was presented";
     INVALID_TOKEN, "INVALID_TOKEN", 401, false, "The token is not valid";
@@ -275,5 +275,15 @@ mod tests {
             Refusal::Denied.parts().body,
             Some(json!({"errors": ["1 error occurred:\n\t* permission denied\n\n"]}))
         );
+    }
+
+    #[test]
+    fn every_problem_is_on_its_page() {
+        let page = include_str!("../../docs/reference/errors.md");
+        for Problem { code, status, title, retryable } in Problem::ALL {
+            let again = if *retryable { "yes" } else { "no" };
+            let row = format!("| `{code}` | {status} | {again} | {title}. |");
+            assert!(page.contains(&row), "docs/reference/errors.md lacks: {row}");
+        }
     }
 }

@@ -86,15 +86,16 @@ impl<'a> Context<'a> {
         change(&mut self.facts.borrow_mut());
     }
 
-    /// Decides and writes, with this request's record as the intent. What `decide` gives is the result.
+    /// Decides and writes, with this request's record as the intent: what `decide` notes is in it. What it gives is the
+    /// result.
     ///
     /// # Errors
     /// What `decide` refuses, and those of [`crate::barrier::Barrier::write`].
     pub async fn write<T>(&self, decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let barrier = &self.worker.app.barrier;
         self.worker.app.audit_ready()?;
-        let intent = self.facts.borrow().intent(barrier.entropy(), barrier.now());
-        let (result, committed) = barrier.write(&self.worker.snapshots, self.request.id, &intent, decide).await?;
+        let intent = || self.facts.borrow().intent(barrier.entropy(), barrier.now());
+        let (result, committed) = barrier.write_told(&self.worker.snapshots, self.request.id, &intent, decide).await?;
         if let Some(committed) = &committed {
             self.receipt.set(Some(Receipt::of_commit(committed)));
         }

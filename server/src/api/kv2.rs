@@ -329,9 +329,8 @@ fn data_of<'a>(context: &'a Context<'_>) -> Result<(std::borrow::Cow<'a, str>, O
     Ok((data, cas))
 }
 
-fn note_version(context: &Context<'_>, answer: Answer, number: u64) -> Answer {
-    context.note(|facts| facts.version = Some(number));
-    context.with_parameter_warnings(answer, &["data", "options", "version"], &["path"])
+fn written(context: &Context<'_>, record: &SecretRecord, number: u64) -> Answer {
+    context.with_parameter_warnings(shown(record, number), &["data", "options", "version"], &["path"])
 }
 
 /// The record at a path as all commands before this one leave it.
@@ -427,9 +426,14 @@ async fn write_data(context: &Context<'_>, path: &str) -> Result<Answer, Refusal
     }
     let mount = context.mount()?;
     let (tree, config) = (secrets(mount), mount.kv.unwrap_or_default());
-    let (record, number) =
-        context.write(|draft| add_version(draft, tree, path, &config, cas, Status::Current, data.as_bytes())).await?;
-    Ok(note_version(context, shown(&record, number), number))
+    let (record, number) = context
+        .write(|draft| {
+            let added = add_version(draft, tree, path, &config, cas, Status::Current, data.as_bytes())?;
+            context.note(|facts| facts.version = Some(added.1));
+            Ok(added)
+        })
+        .await?;
+    Ok(written(context, &record, number))
 }
 
 /// The answer to a write: the metadata of its version.
@@ -478,6 +482,7 @@ async fn patch_data(context: &Context<'_>, path: &str) -> Result<Answer, Refusal
             let new = NewVersion { status: Status::Current, blob, created_by: None };
             let written = record.write(&config, cas, new, now)?;
             draft.put_version(blob, record.id, written.number, merged.expose());
+            context.note(|facts| facts.version = Some(written.number));
             for id in written.erase {
                 draft.erase_version(id);
             }
@@ -486,7 +491,7 @@ async fn patch_data(context: &Context<'_>, path: &str) -> Result<Answer, Refusal
         })
         .await?;
     match patched {
-        Patched::Written(record, number) => Ok(note_version(context, shown(&record, number), number)),
+        Patched::Written(record, number) => Ok(written(context, &record, number)),
         Patched::Missing => Err(Refusal::AbsentSilent),
         Patched::Removed(out) => Ok(Answer::raw(404, out)),
     }

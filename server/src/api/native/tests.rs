@@ -239,7 +239,9 @@ fn a_secret_lives_through_all_its_states() {
         let record = record.unwrap_or_else(|| panic!("{kind} is not in the audit"));
         assert!(record.contains("\"channel\":\"native\"") && record.contains("\"resource_ref\":\"rr1."), "{record}");
     }
-    assert!(audit.contains("\"version_status\":\"PENDING\"") && audit.contains("\"alias\":\"next\""));
+    let pending = audit.lines().find(|line| line.contains("\"version_status\":\"PENDING\"")).unwrap();
+    assert!(pending.contains("\"VERSION_CREATED\"") && pending.contains("\"kv_version\":2"), "{pending}");
+    assert!(audit.contains("\"alias\":\"next\""));
     assert!(!audit.contains("app/db") && !audit.contains("payments"));
 }
 

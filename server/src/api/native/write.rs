@@ -84,6 +84,7 @@ pub(super) async fn version(
             _ => Refusal::Problem(Problem::CAS_MISMATCH),
         })?;
         draft.put_version(blob, record.id, written.number, bytes);
+        context.note(|facts| facts.version = Some(written.number));
         for id in written.erase {
             draft.erase_version(id);
         }
@@ -170,7 +171,9 @@ pub(super) async fn disable(
 pub(super) async fn enable(context: &Context<'_>, call: &Call, mount: &Mount, number: u64) -> Result<Answer, Refusal> {
     let (record, ()) = change(context, call, mount, |draft, record| {
         let now = draft.now();
-        record.enable(number, now).map_err(|error| refused(context, call, &error))
+        record.enable(number, now).map_err(|error| refused(context, call, &error))?;
+        context.note(|facts| facts.version_status = record.version(number).map(|version| version.status.name()));
+        Ok(())
     })
     .await?;
     Ok(status_of(&record, number))
