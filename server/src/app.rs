@@ -10,6 +10,7 @@ use keyward_model::event::{EventOutcome, LogPlace};
 use keyward_model::{Change, Command, Id, Outcome, Table, Timestamp};
 use keyward_policy::{Acl, Policy};
 use keyward_storage::{Position, Reader, Store};
+use tokio::sync::watch;
 
 use crate::authn::token::{self, Session, Sessions};
 use crate::barrier::{Barrier, Generations};
@@ -41,8 +42,37 @@ pub struct App {
     pub rotating: tokio::sync::Mutex<()>,
     journal: Arc<Journal>,
     outcomes: Arc<Outcomes>,
+    failure: Arc<Failure>,
     tables: ArcSwapOption<Tables>,
     loading: Mutex<()>,
+}
+
+/// That the node cannot go on: what it promised to keep would be at risk. Whoever waits for it stops the process.
+#[derive(Debug)]
+pub struct Failure(watch::Sender<bool>);
+
+impl Default for Failure {
+    fn default() -> Self {
+        Self(watch::channel(false).0)
+    }
+}
+
+impl Failure {
+    /// The node must stop, for this reason.
+    pub fn stop(&self, why: &str) {
+        tracing::error!(error = %why, "the node stops: it cannot go on without risking what it acknowledged");
+        self.0.send_replace(true);
+    }
+
+    /// Becomes true when the node must stop.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
+    }
+
+    /// Whether it did.
+    pub fn happened(&self) -> bool {
+        *self.0.borrow()
+    }
 }
 
 /// Moves that a client may ask about. A move is done when it is answered; only the newest are remembered.
@@ -87,9 +117,8 @@ impl App {
         sessions: Arc<Sessions>,
         config: Config,
         store: Store,
-        unsealing: Unsealing,
-        journal: Arc<Journal>,
         outcomes: Arc<Outcomes>,
+        failure: Arc<Failure>,
     ) -> Self {
         let started = barrier.now();
         Self {
@@ -97,12 +126,13 @@ impl App {
             sessions,
             config,
             store,
-            unsealing,
+            unsealing: Unsealing::default(),
             started,
             moves: Moves::default(),
             rotating: tokio::sync::Mutex::new(()),
-            journal,
+            journal: Arc::clone(outcomes.journal()),
             outcomes,
+            failure,
             tables: ArcSwapOption::empty(),
             loading: Mutex::new(()),
         }
@@ -164,7 +194,7 @@ impl Worker {
     /// The state database cannot be opened for reading.
     pub fn new(app: Arc<App>) -> Result<Self, keyward_storage::StoreError> {
         let snapshots = Snapshots::new(app.store.reader()?, Arc::clone(app.barrier.generations()));
-        let recorder = Recorder::new(Arc::clone(app.journal()));
+        let recorder = Recorder::new(Arc::clone(app.journal()), Arc::clone(&app.failure));
         Ok(Self { app, snapshots, recorder })
     }
 

@@ -6,7 +6,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use base64::Engine as _;
@@ -20,7 +19,7 @@ use keyward_raft::{Fresh, Node, StartError, Timing};
 use keyward_storage::{Store, StoreError};
 use tokio::sync::watch;
 
-use crate::app::{App, Applied, Worker};
+use crate::app::{App, Applied, Failure, Worker};
 use crate::authn::token::{self, Sessions, Token, TokenKind};
 use crate::barrier::{Barrier, Columns, Draft, Generations};
 use crate::clock::{OsEntropy, SystemClock};
@@ -33,8 +32,13 @@ use crate::mounts::{Kind, Mount};
 use crate::policies;
 use crate::record::{Facts, Outcomes};
 use crate::refusal::Refusal;
-use crate::seal::{self, NewSeal, OpenError, OpenedKeys, Unsealing};
+use crate::seal::{self, NewSeal, OpenError, OpenedKeys};
 
+/// Free space below which writes are refused: what the state database, its write-ahead log and a checkpoint may still
+/// need for the writes that are under way. It must never run full itself, since its owner then has to stop.
+const RESERVE_BYTES: u64 = 192 << 20;
+/// The same for a development server, whose disk may be as small as 64 MiB of memory.
+const DEV_RESERVE_BYTES: u64 = 8 << 20;
 /// Size of the Raft log above which the state is made durable and the log before it let go.
 const LOG_BYTES_MAX: u64 = 256 << 20;
 /// Segments of the log of a development server, whose disk is memory.
@@ -104,8 +108,7 @@ pub struct Running {
     /// TLS, for reloading certificates.
     pub tls: Option<Acceptor>,
     stop: watch::Sender<bool>,
-    failed: Arc<AtomicBool>,
-    failure: watch::Receiver<bool>,
+    failure: Arc<Failure>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -143,18 +146,13 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let sessions = Arc::new(Sessions::default());
     let generations = Arc::new(Generations::default());
     let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
-    let failed = Arc::new(AtomicBool::new(false));
-    let (failing, failure) = watch::channel(false);
-    let flag = Arc::clone(&failed);
+    let failure = Arc::new(Failure::default());
+    let fail = Arc::clone(&failure);
     let observer = Applied::new(
         Arc::clone(&generations),
         Arc::clone(&sessions),
         Arc::clone(&outcomes),
-        Box::new(move |error| {
-            tracing::error!(error = %error, "the node stops: it cannot go on without risking acknowledged writes");
-            flag.store(true, Ordering::SeqCst);
-            failing.send_replace(true);
-        }),
+        Box::new(move |error| fail.stop(error)),
     );
     let node = Node::start(
         keyward_raft::Options {
@@ -164,8 +162,12 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
             fs: Arc::new(OsFs),
             entropy: Arc::clone(&entropy),
             log: match dev {
-                Some(_) => keyward_raft::log::Options { segment_bytes: DEV_SEGMENT_BYTES, ..Default::default() },
-                None => keyward_raft::log::Options::default(),
+                Some(_) => keyward_raft::log::Options {
+                    segment_bytes: DEV_SEGMENT_BYTES,
+                    reserve_bytes: DEV_RESERVE_BYTES,
+                    ..Default::default()
+                },
+                None => keyward_raft::log::Options { reserve_bytes: RESERVE_BYTES, ..Default::default() },
             },
             log_bytes_max: LOG_BYTES_MAX,
             store: store_options,
@@ -179,7 +181,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     unseal_by_key_file(&config, &store, &barrier)?;
     let tls = Acceptor::from_config(&config.listen, &config.data.join("tls"), clock.now().seconds())?;
     let listeners = listen(&mut config)?;
-    let app = Arc::new(App::new(barrier, sessions, config, store, Unsealing::default(), journal, outcomes));
+    let app = Arc::new(App::new(barrier, sessions, config, store, outcomes, Arc::clone(&failure)));
     let root_token = on_this_thread(&app, async |worker| {
         note_start(&worker).await;
         match dev {
@@ -209,7 +211,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
             .map_err(|source| BootError::File { path: "thread".into(), source })?;
         workers.push(thread);
     }
-    Ok(Running { app, root_token, tls, stop, failed, failure, workers })
+    Ok(Running { app, root_token, tls, stop, failure, workers })
 }
 
 impl Running {
@@ -224,7 +226,7 @@ impl Running {
 
     /// Becomes ready when the node must stop because of a failure.
     pub fn failure(&self) -> watch::Receiver<bool> {
-        self.failure.clone()
+        self.failure.watch()
     }
 
     /// Lets requests under way finish, then stops node and journal. Returns whether all was well.
@@ -233,7 +235,7 @@ impl Running {
         for worker in self.workers {
             drop(worker.join());
         }
-        let well = !self.failed.load(Ordering::SeqCst);
+        let well = !self.failure.happened();
         self.app.seal();
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let stopped = runtime.and_then(|runtime| runtime.block_on(self.app.barrier.node().shutdown()));
@@ -261,6 +263,11 @@ pub async fn initialise(
     let app = &worker.app;
     let barrier = &app.barrier;
     let entropy = barrier.entropy();
+    // Two at once would seal rows under the keys of one and keep those of the other.
+    let _turn = app.rotating.lock().await;
+    if seal::installation(worker.reader())?.is_some() {
+        return Err(Refusal::malformed("Vault is already initialized"));
+    }
     let prepared = seal::prepare(new_seal, recovery, barrier.now(), entropy)?;
     let root_token = match dev.and_then(|dev| dev.root_token.clone()) {
         Some(chosen) => Secret::new(chosen),

@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
-use keyward_audit::{Batch, Journal};
+use keyward_audit::{Batch, Journal, JournalError};
 use keyward_model::event::{Auth, Event, EventKind, EventOutcome, LogPlace, ObjectChange, Subject, Ulid};
 use keyward_model::{Entropy, Id, Timestamp};
 
+use crate::app::Failure;
 use crate::authn::token::SessionName;
 use crate::barrier::Committed;
 use crate::refusal::Refusal;
@@ -146,6 +147,7 @@ impl Facts {
 /// Appends the records of one worker: all of one event-loop turn with one write and one flush.
 pub struct Recorder {
     journal: Arc<Journal>,
+    failure: Arc<Failure>,
     batch: RefCell<Batch>,
     flight: RefCell<Rc<Flight>>,
     scheduled: Cell<bool>,
@@ -160,10 +162,11 @@ struct Flight {
 
 impl Recorder {
     /// A recorder for the current thread.
-    pub fn new(journal: Arc<Journal>) -> Rc<Self> {
+    pub fn new(journal: Arc<Journal>, failure: Arc<Failure>) -> Rc<Self> {
         let journal_batch = journal.batch();
         Rc::new(Self {
             journal,
+            failure,
             batch: RefCell::new(journal_batch),
             flight: RefCell::new(Rc::new(Flight::default())),
             scheduled: Cell::new(false),
@@ -198,6 +201,10 @@ impl Recorder {
         let mut batch = self.batch.borrow_mut();
         let durable = match self.journal.append(&mut batch) {
             Ok(()) => true,
+            Err(JournalError::Fatal(error)) => {
+                self.failure.stop(&format!("the audit journal could not be flushed: {error}"));
+                false
+            }
             Err(error) => {
                 tracing::error!(error = %error, "audit records could not be written: the requests are refused");
                 false
@@ -224,6 +231,11 @@ impl Outcomes {
     pub fn new(journal: Arc<Journal>) -> Self {
         let batch = Mutex::new(journal.batch());
         Self { journal, batch, late: AtomicBool::new(false) }
+    }
+
+    /// The journal that they go to.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
     /// Records the commands of one log entry.

@@ -13,7 +13,7 @@ use crate::boot::{self, Dev};
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::record::Outcomes;
-use crate::seal::{NewSeal, Unsealing};
+use crate::seal::NewSeal;
 
 /// Runs `test` on a worker of a node that serves nobody and runs no jobs, with a root token `root` and a clock that stands.
 fn on_a_node(test: impl AsyncFnOnce(&Worker, &ManualClock)) {
@@ -44,7 +44,7 @@ fn on_a_node(test: impl AsyncFnOnce(&Worker, &ManualClock)) {
     };
     let node = Node::start(options, store.clone(), Arc::new(observer)).unwrap();
     let barrier = Arc::new(Barrier::new(node, clock.clone(), entropy, generations));
-    let app = Arc::new(App::new(barrier, sessions, config, store, Unsealing::default(), journal, outcomes));
+    let app = Arc::new(App::new(barrier, sessions, config, store, outcomes, Arc::default()));
     let worker = Worker::new(Arc::clone(&app)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
