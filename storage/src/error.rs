@@ -36,7 +36,7 @@ pub enum StoreError {
         what: String,
     },
     /// The file is not a state database of keyward.
-    #[error("`{}` is not a state database of keyward: {what}; point `data_dir` elsewhere, or move the file away", .path.display())]
+    #[error("`{}` is not a state database of keyward: {what}; point `data` elsewhere, or move the file away", .path.display())]
     Foreign {
         /// The file.
         path: PathBuf,

@@ -30,7 +30,7 @@ fn what_is_not_ours_is_refused_and_left_alone() {
         let refused = open(folder.path()).unwrap_err();
         assert!(matches!(refused, StoreError::Foreign { .. }), "{refused}");
         let text = refused.to_string();
-        assert!(text.contains("state.db") && text.contains("point `data_dir` elsewhere"), "{text}");
+        assert!(text.contains("state.db") && text.contains("point `data` elsewhere"), "{text}");
         assert_eq!(fs::read(&file).unwrap(), bytes);
     }
 }
