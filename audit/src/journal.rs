@@ -255,6 +255,11 @@ impl Journal {
         &self.shared.signer.stream
     }
 
+    /// The public key that the checkpoints of the stream are signed with.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.shared.signer.key.public()
+    }
+
     /// `seq` and hash of the last record; 0 and the genesis if there is none.
     pub fn head(&self) -> (u64, [u8; 32]) {
         let chain = self.shared.lock().chain;

@@ -97,7 +97,10 @@ impl Applier {
                     drop(done.send(result));
                 }
                 Job::MakeDurable(done) => {
-                    let result = self.make_durable().map_err(|error| self.failed(&error));
+                    let result = match self.observer.before_purge() {
+                        Ok(()) => self.make_durable().map_err(|error| self.failed(&error)),
+                        Err(_) => self.put_off(),
+                    };
                     drop(done.send(result));
                 }
                 Job::Install(meta, data, done) => {
@@ -170,6 +173,14 @@ impl Applier {
         state.snapshot = Some(meta);
         drop(state);
         self.standing.snapshot().ok_or(ApplyError::NoWriter)
+    }
+
+    /// Promises nothing new: the log purges up to what the last snapshot names, which it did already.
+    fn put_off(&self) -> io::Result<(SnapshotMeta, SnapshotData)> {
+        self.purging.asked.store(false, Ordering::Release);
+        let state = self.standing.state();
+        let store = state.store.clone().ok_or_else(|| io::Error::other(ApplyError::NoWriter.to_string()))?;
+        Ok((state.snapshot.clone().unwrap_or_default(), SnapshotData::Live(store)))
     }
 
     /// Replaces the state. Nobody else may hold a handle of the old database while it is done.

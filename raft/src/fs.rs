@@ -21,7 +21,7 @@ pub enum Open {
 
 /// A folder of files, and what the log needs of it. Errors are those of the operating system.
 pub trait Fs: Send + Sync + 'static {
-    /// Makes `dir` and its parents; no error if it is there.
+    /// Makes `dir` and its parents, for the owner only; no error if it is there.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Opens a file for reading and writing.
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
@@ -55,7 +55,8 @@ pub struct OsFs;
 
 impl Fs for OsFs {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
     }
 
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {

@@ -32,6 +32,15 @@ pub trait Observer: Send + Sync {
     /// for them is told; the entries come in order. Also comes while a node starts, for entries that its state lacked.
     fn applied(&self, position: Position, commands: &[(Command, Outcome)]);
 
+    /// Whatever was kept of the entries applied so far must be durable when this comes back: the log lets them go. Comes on
+    /// the thread of [`Observer::applied`].
+    ///
+    /// # Errors
+    /// It is not durable: the log keeps everything, and this is asked again when more was applied.
+    fn before_purge(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The node can no longer keep its promises: the process must stop. Comes before anyone who waits is told.
     fn failed(&self, error: &str);
 }

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use keyward_model::{Id, SeededEntropy, StateSum, Timestamp};
@@ -12,11 +13,19 @@ use crate::fs::sim::{Fault, Loss, SimFs};
 struct Told {
     applied: Mutex<u64>,
     failures: Mutex<Vec<String>>,
+    /// How often the log wanted to let entries go, and whether it may.
+    asked: AtomicU64,
+    keeps: AtomicBool,
 }
 
 impl Observer for Told {
     fn applied(&self, _position: Position, commands: &[(Command, Outcome)]) {
         *self.applied.lock().unwrap() += commands.len() as u64;
+    }
+
+    fn before_purge(&self) -> io::Result<()> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.keeps.load(Ordering::SeqCst) { Err(io::Error::other("not durable yet")) } else { Ok(()) }
     }
 
     fn failed(&self, error: &str) {
@@ -31,6 +40,10 @@ fn command(size: usize) -> Command {
 }
 
 fn start(fs: &SimFs, dir: &Path, told: &Arc<Told>) -> Result<Node, StartError> {
+    start_with(fs, dir, told, u64::MAX)
+}
+
+fn start_with(fs: &SimFs, dir: &Path, told: &Arc<Told>, log_bytes_max: u64) -> Result<Node, StartError> {
     let options = Options {
         dir: "log".into(),
         node_id: 3,
@@ -38,7 +51,7 @@ fn start(fs: &SimFs, dir: &Path, told: &Arc<Told>) -> Result<Node, StartError> {
         fs: Arc::new(fs.clone()),
         entropy: Arc::new(SeededEntropy::new(fs.steps())),
         log: log::Options { segment_bytes: 64 << 10, reserve_bytes: 16 << 10, ..log::Options::default() },
-        log_bytes_max: u64::MAX,
+        log_bytes_max,
         store: keyward_storage::Options::default(),
         timing: Timing::default(),
     };
@@ -119,4 +132,22 @@ async fn whoever_waits_is_told_when_the_node_goes_away() {
         }
     }
     assert!(*told.applied.lock().unwrap() >= done);
+}
+
+#[tokio::test]
+async fn nothing_is_purged_before_the_observer_made_its_own_durable() {
+    let (fs, dir, told) = (SimFs::new(), TempDir::new().unwrap(), Arc::new(Told::default()));
+    told.keeps.store(true, Ordering::SeqCst);
+    let node = start_with(&fs, dir.path(), &told, 1).unwrap();
+    while told.asked.load(Ordering::SeqCst) < 3 {
+        assert_eq!(node.submit(command(100)).await, Ok(Outcome::Done));
+    }
+    assert_eq!(node.status().purged, None);
+    told.keeps.store(false, Ordering::SeqCst);
+    let began = Instant::now();
+    while node.status().purged.is_none() {
+        assert!(began.elapsed() < Duration::from_secs(10), "it was not asked again");
+        assert_eq!(node.submit(command(100)).await, Ok(Outcome::Done));
+    }
+    assert_eq!(*told.failures.lock().unwrap(), Vec::<String>::new());
 }
