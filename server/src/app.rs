@@ -1,6 +1,7 @@
 //! Where everything meets: what all workers share, and what each has for itself.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -146,6 +147,11 @@ impl App {
     /// The audit journal.
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
+    }
+
+    /// The public key of the audit trail, in hex: what a verifier is given.
+    pub fn audit_key(&self) -> String {
+        hex::encode(self.journal.public_key())
     }
 
     /// Where clients reach this node.
@@ -386,6 +392,12 @@ impl keyward_raft::Observer for Applied {
             self.forget(command);
         }
         self.generations.advance();
+    }
+
+    fn before_purge(&self) -> io::Result<()> {
+        self.outcomes.make_durable().inspect_err(|error| {
+            tracing::error!(error = %error, "the log is kept until the audit records of its writes are on the disk");
+        })
     }
 
     fn failed(&self, error: &str) {

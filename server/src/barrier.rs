@@ -697,9 +697,7 @@ fn submit(error: &SubmitError) -> Refusal {
         }
         SubmitError::Overloaded => Refusal::Unavailable("too many writes are under way; try again".into()),
         SubmitError::NotLeader { .. } => Refusal::Unavailable("this node is not the leader; try again".into()),
-        SubmitError::TooLarge { bytes, bytes_max } => Refusal::malformed(format!(
-            "put failed due to value being too large; got {bytes} bytes, max {bytes_max} bytes"
-        )),
+        SubmitError::TooLarge { bytes, bytes_max } => Refusal::EntryTooLarge { bytes: *bytes, bytes_max: *bytes_max },
         SubmitError::Stopped => Refusal::Unavailable("the node is stopping: nothing was written".into()),
         SubmitError::Unknown => {
             Refusal::Unavailable("it is not known whether this was done: read it before you try again".into())

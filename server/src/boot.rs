@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,9 +23,10 @@ use crate::authn::token::{self, Sessions, Token, TokenKind};
 use crate::barrier::{Barrier, Columns, Draft, Generations};
 use crate::clock::{OsEntropy, SystemClock};
 use crate::config::{Config, ConfigError, Durability, SealKind};
+use crate::files::{self, write_private};
 use crate::http::limits::Gate;
 use crate::http::serve::{self, Serving};
-use crate::http::tls::{Acceptor, TlsError, write_private};
+use crate::http::tls::{Acceptor, TlsError};
 use crate::identity::{Identity, IdentityError};
 use crate::mounts::{Kind, Mount};
 use crate::policies;
@@ -177,6 +177,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
         Arc::new(observer),
     )?;
     replay_audit(&node, &journal)?;
+    outcomes.open();
     let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations));
     unseal_by_key_file(&config, &store, &barrier)?;
     let tls = Acceptor::from_config(&config.listen, &config.data.join("tls"), clock.now().seconds())?;
@@ -215,9 +216,11 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
 }
 
 impl Running {
-    /// Reads certificate and key again; the old ones stay in use if that fails.
+    /// Renews a certificate of the local CA that is due, and reads certificate and key again; the old ones stay in use if
+    /// that fails.
     pub fn reload(&self) {
-        match self.tls.as_ref().map(Acceptor::reload) {
+        let now_s = self.app.barrier.now().seconds();
+        match self.tls.as_ref().map(|tls| tls.renew_if_due(now_s).and_then(|_| tls.reload())) {
             Some(Ok(())) => tracing::info!("certificate and key were read again"),
             Some(Err(error)) => tracing::error!(error = %error, "the certificate could not be read again"),
             None => {}
@@ -394,7 +397,7 @@ pub fn key_file(config: &Config, entropy: &dyn Entropy) -> Result<Secret<[u8; 32
             let mut key = Secret::new([0; 32]);
             entropy.fill(key.expose_mut());
             let text = Secret::new(STANDARD.encode(key.expose()) + "\n");
-            write_private(&path, text.expose().as_bytes())?;
+            write_private(&path, text.expose().as_bytes()).map_err(|source| BootError::File { path, source })?;
             Ok(key)
         }
         Err(source) => Err(BootError::File { path, source }),
@@ -408,6 +411,15 @@ fn unseal_by_key_file(config: &Config, store: &Store, barrier: &Barrier) -> Resu
         return Ok(());
     }
     let path = config.key_file();
+    if !path.exists() && records.iter().any(|record| record.recovery) {
+        tracing::error!(
+            "{}: the key file is missing; the server starts sealed\n\
+             put the file back (or set seal.key_file to where it is) and restart, or, if it is lost, give the recovery \
+             shares: keyward operator unseal",
+            path.display()
+        );
+        return Ok(());
+    }
     if !path.exists() {
         return Err(BootError::Seal(format!(
             "{}: the key file is missing, and this installation is sealed by it\nput it back, or set seal.key_file to where it is",
@@ -504,9 +516,8 @@ async fn prepare_dev(worker: &Worker, dev: &Dev) -> Result<Secret<String>, BootE
 }
 
 fn make_folder(path: &Path) -> Result<(), BootError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| BootError::File { path: path.to_owned(), source })
+    files::make_folder(path).map_err(|source| BootError::File { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;

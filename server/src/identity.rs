@@ -10,7 +10,7 @@ use keyward_audit::AuditKey;
 use keyward_model::{Entropy, Id, Secret};
 use serde::{Deserialize, Serialize};
 
-use crate::http::tls::{TlsError, write_private};
+use crate::files::write_private;
 
 /// The node's identity, from `identity.json` in its data folder.
 #[derive(Debug)]
@@ -35,17 +35,14 @@ struct File {
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The file cannot be read.
+    /// The file cannot be read or written.
     #[error("{path}: {source}")]
-    Read {
+    File {
         /// Which file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
     },
-    /// The file cannot be written.
-    #[error(transparent)]
-    Write(#[from] TlsError),
     /// The file is not what this version writes.
     #[error(
         "{path}: {why}\nit says who this node is and cannot be made up: restore it from a backup, or start with an empty data folder"
@@ -78,7 +75,7 @@ impl Identity {
                 }
                 Self::draw(&path, entropy)
             }
-            Err(source) => Err(IdentityError::Read { path, source }),
+            Err(source) => Err(IdentityError::File { path, source }),
         }
     }
 
@@ -99,7 +96,7 @@ impl Identity {
             audit_key: STANDARD.encode(seed.expose()),
         };
         let text = serde_json::to_vec_pretty(&file).unwrap_or_default();
-        write_private(path, &text)?;
+        write_private(path, &text).map_err(|source| IdentityError::File { path: path.to_owned(), source })?;
         Self::decode(path, &text)
     }
 

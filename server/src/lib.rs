@@ -3,7 +3,7 @@
 //! Reading order: [`pep`] (the life of a request, one page), [`refusal`] (why one is not answered), [`barrier`] (sealed
 //! reads and writes), [`record`] (the audit side), [`app`] (what is shared), [`authn`] (who calls), [`mounts`] and
 //! [`policies`], [`engine`] (what a mount can do), [`api`] (the endpoints), [`jobs`] (what the server does by itself),
-//! [`seal`] and [`identity`], [`http`] (the outer shell), [`boot`] (start and stop), [`config`].
+//! [`seal`] and [`identity`], [`files`], [`http`] (the outer shell), [`boot`] (start and stop), [`config`].
 
 pub mod pep;
 
@@ -32,6 +32,8 @@ pub mod jobs;
 pub mod seal;
 
 pub mod identity;
+
+pub mod files;
 
 pub mod http;
 

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -224,13 +225,31 @@ pub struct Outcomes {
     journal: Arc<Journal>,
     batch: Mutex<Batch>,
     late: AtomicBool,
+    /// While the node starts: what is applied then is recorded afterwards, in order, with what a crash kept from the file.
+    held: AtomicBool,
 }
 
 impl Outcomes {
-    /// None yet.
+    /// None yet, and none taken before [`Outcomes::open`].
     pub fn new(journal: Arc<Journal>) -> Self {
         let batch = Mutex::new(journal.batch());
-        Self { journal, batch, late: AtomicBool::new(false) }
+        Self { journal, batch, late: AtomicBool::new(false), held: AtomicBool::new(true) }
+    }
+
+    /// The file has everything that was applied so far; from now on outcomes are recorded as they come.
+    pub fn open(&self) {
+        self.held.store(false, Ordering::Release);
+    }
+
+    /// Makes the records of everything applied so far durable. Comes before the log lets go of their intents.
+    ///
+    /// # Errors
+    /// Some are not in the file, or it cannot be flushed.
+    pub fn make_durable(&self) -> io::Result<()> {
+        if self.held.load(Ordering::Acquire) || !self.flush() {
+            return Err(io::Error::other("records of writes wait for the audit file"));
+        }
+        self.journal.sync().map_err(io::Error::other)
     }
 
     /// The journal that they go to.
@@ -240,6 +259,9 @@ impl Outcomes {
 
     /// Records the commands of one log entry.
     pub fn record<'a>(&self, place: LogPlace, intents: impl Iterator<Item = &'a [u8]>) {
+        if self.held.load(Ordering::Acquire) {
+            return;
+        }
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         for intent in intents.filter(|intent| !intent.is_empty()) {
             if batch.push_intent(intent, place).is_err() {

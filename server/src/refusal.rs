@@ -42,6 +42,13 @@ pub enum Refusal {
     MediaType(String),
     /// Over the body limit: 413.
     TooLarge,
+    /// Within the body limit, yet larger than what one entry of the log takes: 413 with both sizes.
+    EntryTooLarge {
+        /// Bytes of the write.
+        bytes: usize,
+        /// Bytes that fit.
+        bytes_max: usize,
+    },
     /// Over the rate of this source: 429; seconds until the next try.
     TooMany(u64),
     /// The server is sealed or not initialised: 503.
@@ -202,6 +209,13 @@ impl Refusal {
                 vec![format!("PATCH requires Content-Type of application/merge-patch+json, provided {given}")],
             ),
             Self::TooLarge => errors(413, "PAYLOAD_TOO_LARGE", vec!["http: request body too large".into()]),
+            Self::EntryTooLarge { bytes, bytes_max } => errors(
+                413,
+                "PAYLOAD_TOO_LARGE",
+                vec![multierror(&format!(
+                    "put failed due to value being too large; got {bytes} bytes, max {bytes_max} bytes"
+                ))],
+            ),
             Self::TooMany(seconds) => Parts {
                 retry_after: Some(*seconds),
                 ..errors(429, "RATE_LIMITED", vec!["rate limit quota exceeded".into()])
@@ -241,7 +255,7 @@ impl Refusal {
             }
             Self::UnsupportedOperation | Self::UnknownVerb => Problem::METHOD_NOT_ALLOWED,
             Self::MediaType(_) => Problem::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge => Problem::PAYLOAD_TOO_LARGE,
+            Self::TooLarge | Self::EntryTooLarge { .. } => Problem::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => Problem::RATE_LIMITED,
             Self::Sealed => Problem::SEALED,
             Self::Unavailable(_) => Problem::UNAVAILABLE,

@@ -221,6 +221,7 @@ fn greet(running: &Running) {
     let data = &app.config.data;
     let initialised = app.is_initialised();
     let mut text = format!("Keyward {} listens on {}\nData: {}\n", build::VERSION, app.address(), data.display());
+    text += &format!("Audit key: {}\n", app.audit_key());
     if app.config.listen.tls == Tls::LocalCa {
         text += &format!("Certificate authority for clients: {}\n", data.join("tls").join("ca.pem").display());
     }

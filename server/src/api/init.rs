@@ -214,6 +214,17 @@ fn seal_now(context: &Context<'_>) -> Result<Answer, Refusal> {
     if worker.app.barrier.is_sealed() {
         return Ok(Answer::no_content());
     }
+    demand_operator(context)?;
+    worker.app.seal();
+    Ok(Answer::no_content())
+}
+
+/// For paths without a guard of their own: a token with update and sudo on the path.
+///
+/// # Errors
+/// No such token; sealed meanwhile.
+pub fn demand_operator(context: &Context<'_>) -> Result<(), Refusal> {
+    let worker = context.worker;
     let session = match context.request.token() {
         Some(token) => worker.session(token)?.ok_or(Refusal::Unauthenticated)?,
         None => return Err(Refusal::Unauthenticated),
@@ -221,9 +232,5 @@ fn seal_now(context: &Context<'_>) -> Result<Answer, Refusal> {
     context.note(|facts| facts.token = Some(std::sync::Arc::clone(&session.name)));
     let compiled = worker.acl(&session)?;
     let verdict = pep::judge(&compiled.1, context.request, context.params, Operation::Update);
-    if !verdict.allowed || !verdict.sudo {
-        return Err(Refusal::Denied);
-    }
-    worker.app.seal();
-    Ok(Answer::no_content())
+    if verdict.allowed && verdict.sudo { Ok(()) } else { Err(Refusal::Denied) }
 }

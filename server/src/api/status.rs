@@ -1,9 +1,10 @@
 //! Status of the node: `sys/health`, `sys/seal-status`, `sys/leader`, `sys/ha-status`, and other reads of an operator.
 
+use keyward_model::event::EventKind;
 use keyward_policy::Operation;
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, init};
 use crate::app::Worker;
 use crate::build;
 use crate::http::answer::Answer;
@@ -21,11 +22,16 @@ pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         "sys/seal-status" if read => Ok(Answer::bare(200, &seal_status(context.worker)?)),
         "sys/leader" if read => Ok(Answer::bare(200, &leader(context.worker))),
         "sys/health" | "sys/seal-status" | "sys/leader" => Err(Refusal::UnknownVerb),
-        // Alone there is nobody to step down for.
-        "sys/step-down" if context.request.operation == Operation::Update => Ok(Answer::no_content()),
+        "sys/step-down" if context.request.operation == Operation::Update => step_down(context),
         "sys/step-down" => Err(Refusal::UnknownVerb),
         "sys/ha-status" if read => Ok(Answer::injected(&ha_status(context.worker))),
-        "sys/ha-status" => Err(Refusal::UnsupportedOperation),
+        "sys/audit-key" if read => Ok(Answer::injected(&audit_key(context.worker))),
+        "sys/config/cors" if read => Ok(Answer::injected(&json!({ "enabled": false }))),
+        "sys/host-info" if read => Ok(Answer::injected(&host_info(context.worker))),
+        "sys/version-history/" if context.request.operation == Operation::List => version_history(context),
+        "sys/ha-status" | "sys/audit-key" | "sys/config/cors" | "sys/host-info" | "sys/version-history/" => {
+            Err(Refusal::UnsupportedOperation)
+        }
         _ => Err(Refusal::UnsupportedPath),
     }
 }
@@ -125,6 +131,47 @@ fn leader(worker: &Worker) -> Value {
         "raft_committed_index": status.committed.unwrap_or(0),
         "raft_applied_index": status.applied.unwrap_or(0),
     })
+}
+
+/// Alone there is nobody to step down for. Only an operator may ask, since with others there will be; sealed, nothing is
+/// left to protect.
+fn step_down(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.note(|facts| facts.set(EventKind::SysConfig, "administer", "system"));
+    if !context.worker.app.barrier.is_sealed() {
+        init::demand_operator(context)?;
+    }
+    Ok(Answer::no_content())
+}
+
+/// What a verifier of the audit trail needs: the stream of this node and the public key that its checkpoints are signed with.
+fn audit_key(worker: &Worker) -> Value {
+    let journal = worker.app.journal();
+    json!({ "stream": journal.stream(), "key": worker.app.audit_key(), "algorithm": "ed25519" })
+}
+
+fn host_info(worker: &Worker) -> Value {
+    let (system, load) = (rustix::system::uname(), rustix::system::sysinfo());
+    let unit = u64::from(load.mem_unit);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    json!({
+        "timestamp": worker.app.barrier.now().rfc3339(),
+        "host": {
+            "hostname": system.nodename().to_string_lossy(),
+            "os": system.sysname().to_string_lossy().to_lowercase(),
+            "kernelVersion": system.release().to_string_lossy(),
+            "kernelArch": system.machine().to_string_lossy(),
+            "uptime": load.uptime,
+        },
+        "cpu": (0..cores).map(|number| json!({ "cpu": number })).collect::<Vec<_>>(),
+        "memory": { "total": load.totalram * unit, "free": load.freeram * unit },
+    })
+}
+
+/// There was no other version yet.
+fn version_history(context: &Context<'_>) -> Result<Answer, Refusal> {
+    let installed = seal::installation(context.reader())?.map(|installation| installation.created.rfc3339());
+    let facts = json!({ "build_date": "", "previous_version": null, "timestamp_installed": installed });
+    Ok(Answer::injected(&json!({ "keys": [build::VERSION], "key_info": { build::VERSION: facts } })))
 }
 
 fn ha_status(worker: &Worker) -> Value {

@@ -80,7 +80,7 @@ pub fn run(serving: &Serving, listener: std::net::TcpListener) -> io::Result<()>
 async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     if serving.runs_jobs {
-        drop(tokio::task::spawn_local(jobs::run(Rc::clone(&worker), serving.stop.clone())));
+        drop(tokio::task::spawn_local(jobs::run(Rc::clone(&worker), serving.tls.clone(), serving.stop.clone())));
     }
     let mut stop = serving.stop.clone();
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();

@@ -3,9 +3,8 @@
 //! TLS 1.2 and 1.3 with rustls and aws-lc-rs. Certificates are read again on demand without dropping the listener.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,10 +20,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::{Listen, Tls};
+use crate::files;
 
 /// Days that the local CA is valid.
 const CA_DAYS: i64 = 3650;
-/// Days that a certificate of the local CA is valid; it is renewed at a start with less than a third of it left.
+/// Days that a certificate of the local CA is valid; it is renewed with less than a third of it left.
 const LEAF_DAYS: i64 = 90;
 
 /// Accepts TLS connections with the newest certificate.
@@ -33,6 +33,13 @@ pub struct Acceptor {
     config: Arc<ArcSwap<ServerConfig>>,
     certificate: PathBuf,
     key: PathBuf,
+    /// What a local CA issues for; `None` where the certificate is somebody else's.
+    issues: Option<Arc<Issues>>,
+}
+
+struct Issues {
+    listen: Listen,
+    folder: PathBuf,
 }
 
 /// Why TLS cannot be had.
@@ -69,10 +76,15 @@ impl Acceptor {
         let (certificate, key) = match listen.tls {
             Tls::Plain | Tls::PlainAnywhere => return Ok(None),
             Tls::Files => (listen.certificate.clone().unwrap_or_default(), listen.key.clone().unwrap_or_default()),
-            Tls::LocalCa => local_ca(listen, folder, now_s)?,
+            Tls::LocalCa => {
+                issue_if_due(listen, folder, now_s)?;
+                (folder.join(LEAF), folder.join(LEAF_KEY))
+            }
         };
         let config = Arc::new(ArcSwap::from(load(&certificate, &key)?));
-        Ok(Some(Self { config, certificate, key }))
+        let issues = (listen.tls == Tls::LocalCa)
+            .then(|| Arc::new(Issues { listen: listen.clone(), folder: folder.to_owned() }));
+        Ok(Some(Self { config, certificate, key, issues }))
     }
 
     /// Reads certificate and key again; connections made from now on use them.
@@ -82,6 +94,20 @@ impl Acceptor {
     pub fn reload(&self) -> Result<(), TlsError> {
         self.config.store(load(&self.certificate, &self.key)?);
         Ok(())
+    }
+
+    /// Has the local CA issue a new certificate if less than a third of the old one's time is left, and takes it into use.
+    /// Says whether it did; a certificate that is not the local CA's is left alone.
+    ///
+    /// # Errors
+    /// [`TlsError`]; the old certificate stays in use.
+    pub fn renew_if_due(&self, now_s: i64) -> Result<bool, TlsError> {
+        let Some(issues) = &self.issues else { return Ok(false) };
+        let issued = issue_if_due(&issues.listen, &issues.folder, now_s)?;
+        if issued {
+            self.reload()?;
+        }
+        Ok(issued)
     }
 
     /// One handshake.
@@ -120,38 +146,59 @@ fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// Makes what is missing of CA and certificate, and names the server's two files.
-fn local_ca(listen: &Listen, folder: &Path, now_s: i64) -> Result<(PathBuf, PathBuf), TlsError> {
+/// The server's certificate and its key, in the folder of the local CA.
+const LEAF: &str = "server.pem";
+const LEAF_KEY: &str = "server.key";
+/// When the certificate was issued and for which names. It is written last: without it the certificate is issued anew.
+const LEAF_FACTS: &str = "server.names";
+
+/// Makes what is missing of CA and certificate, and a new certificate if the old one is due or for other names. Says
+/// whether there is a new one.
+fn issue_if_due(listen: &Listen, folder: &Path, now_s: i64) -> Result<bool, TlsError> {
     let file = |path: &Path| {
         let path = path.to_owned();
         move |source| TlsError::File { path, source }
     };
-    fs::create_dir_all(folder).map_err(file(folder))?;
+    let write = |path: &Path, content: &str| files::write_private(path, content.as_bytes()).map_err(file(path));
+    files::make_folder(folder).map_err(file(folder))?;
     let (ca_file, ca_key_file) = (folder.join("ca.pem"), folder.join("ca.key"));
-    let (leaf_file, leaf_key_file) = (folder.join("server.pem"), folder.join("server.key"));
-    let names_file = folder.join("server.names");
+    let (leaf_file, leaf_key_file, facts_file) = (folder.join(LEAF), folder.join(LEAF_KEY), folder.join(LEAF_FACTS));
     let names = names(listen);
-    let wanted = names.join("\n");
-    let fresh = fs::read_to_string(&names_file).is_ok_and(|have| have == wanted) && !is_old(&leaf_file, now_s);
-    if ca_file.exists() && leaf_key_file.exists() && fresh {
-        return Ok((leaf_file, leaf_key_file));
+    let fresh = fs::read_to_string(&facts_file).is_ok_and(|facts| is_fresh(&facts, &names, now_s));
+    if fresh && [&ca_file, &leaf_file, &leaf_key_file].iter().all(|path| path.exists()) {
+        return Ok(false);
     }
     if !ca_file.exists() || !ca_key_file.exists() {
         let key = KeyPair::generate()?;
         let ca = ca_params(now_s).self_signed(&key)?;
-        write_private(&ca_key_file, key.serialize_pem().as_bytes())?;
-        fs::write(&ca_file, ca.pem()).map_err(file(&ca_file))?;
+        write(&ca_key_file, &key.serialize_pem())?;
+        write(&ca_file, &ca.pem())?;
     }
     let ca_key_pem = fs::read_to_string(&ca_key_file).map_err(file(&ca_key_file))?;
     let ca_key = KeyPair::from_pem(&ca_key_pem)?;
     let ca_pem = fs::read_to_string(&ca_file).map_err(file(&ca_file))?;
     let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key)?;
     let key = KeyPair::generate()?;
+    let facts = facts(&names, now_s);
     let leaf = leaf_params(names, now_s)?.signed_by(&key, &issuer)?;
-    write_private(&leaf_key_file, key.serialize_pem().as_bytes())?;
-    fs::write(&leaf_file, leaf.pem()).map_err(file(&leaf_file))?;
-    fs::write(&names_file, wanted).map_err(file(&names_file))?;
-    Ok((leaf_file, leaf_key_file))
+    // Not whole until the facts are there again: a stop in between must not leave the key of one certificate with another.
+    write(&facts_file, "")?;
+    write(&leaf_key_file, &key.serialize_pem())?;
+    write(&leaf_file, &leaf.pem())?;
+    write(&facts_file, &facts)?;
+    Ok(true)
+}
+
+/// One line with the second of the issue, then a name on a line.
+fn facts(names: &[String], now_s: i64) -> String {
+    format!("{now_s}\n{}", names.join("\n"))
+}
+
+/// Whether a certificate with these facts is for these names and has more than a third of its time left.
+fn is_fresh(facts: &str, names: &[String], now_s: i64) -> bool {
+    let Some((issued, issued_names)) = facts.split_once('\n') else { return false };
+    let age_s = issued.parse::<i64>().ok().and_then(|issued_s| now_s.checked_sub(issued_s));
+    issued_names == names.join("\n") && age_s.is_some_and(|age_s| (0..=LEAF_DAYS * 86_400 * 2 / 3).contains(&age_s))
 }
 
 fn ca_params(now_s: i64) -> CertificateParams {
@@ -198,29 +245,6 @@ fn names(listen: &Listen) -> Vec<String> {
     out
 }
 
-/// Whether less than a third of the certificate's life is left, by the file's age: it is written when issued.
-fn is_old(certificate: &Path, now_s: i64) -> bool {
-    let written = fs::metadata(certificate).and_then(|meta| meta.modified()).ok();
-    let written_s = written
-        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
-        .and_then(|since| i64::try_from(since.as_secs()).ok());
-    written_s.is_none_or(|written_s| now_s - written_s > LEAF_DAYS * 86_400 * 2 / 3)
-}
-
-/// Writes a file that only its owner can read.
-///
-/// # Errors
-/// [`TlsError::File`].
-pub fn write_private(path: &Path, content: &[u8]) -> Result<(), TlsError> {
-    let write = || {
-        drop(fs::remove_file(path));
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(content)?;
-        file.sync_all()
-    };
-    write().map_err(|source| TlsError::File { path: path.to_owned(), source })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,6 +261,26 @@ mod tests {
         assert!(Acceptor::from_config(&more, folder.path(), now).unwrap().is_some());
         assert_eq!(fs::read(folder.path().join("ca.pem")).unwrap(), ca);
         assert_ne!(fs::read(folder.path().join("server.pem")).unwrap(), leaf);
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_while_the_server_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = 1_800_000_000;
+        let leaf = || fs::read(folder.path().join(LEAF)).unwrap();
+        let acceptor = Acceptor::from_config(&Listen::default(), folder.path(), now).unwrap().unwrap();
+        let (first, in_use) = (leaf(), acceptor.config.load_full());
+        assert!(!acceptor.renew_if_due(now + 59 * 86_400).unwrap());
+        assert_eq!(leaf(), first);
+        assert!(acceptor.renew_if_due(now + 61 * 86_400).unwrap());
+        assert_ne!(leaf(), first);
+        assert!(!Arc::ptr_eq(&in_use, &acceptor.config.load_full()), "new connections get the new certificate");
+        // A stop between the files: the next start issues anew instead of refusing a key that belongs to another.
+        let key = fs::read(folder.path().join(LEAF_KEY)).unwrap();
+        assert!(acceptor.renew_if_due(now + 122 * 86_400).unwrap());
+        fs::write(folder.path().join(LEAF_KEY), key).unwrap();
+        fs::write(folder.path().join(LEAF_FACTS), "").unwrap();
+        assert!(Acceptor::from_config(&Listen::default(), folder.path(), now + 122 * 86_400).is_ok());
     }
 
     #[test]

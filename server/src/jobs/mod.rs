@@ -1,5 +1,5 @@
 //! What the server does by itself: ending tokens whose time is up, wrapping data keys anew after a rotation, closing
-//! the audit stream's open checkpoint.
+//! the audit stream's open checkpoint, renewing the certificate of the local CA.
 
 pub mod reaper;
 
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::Worker;
+use crate::http::tls::Acceptor;
 use crate::refusal::Refusal;
 
 /// How often the jobs look for work.
@@ -19,11 +20,15 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Commands of the reaper, and pieces of a rewrap, that one turn does at most, so that requests of the same worker come in between.
 const PIECES_PER_TURN: usize = 64;
 
+/// How often the certificate is looked at, in seconds.
+const CERTIFICATE_EVERY_S: i64 = 86_400;
+
 /// Runs all jobs on one worker until the server stops.
-pub async fn run(worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
+pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rewrap = rewrap::Progress::default();
+    let mut certificate_seen_s = worker.app.barrier.now().seconds(); // the start saw to it
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -31,6 +36,17 @@ pub async fn run(worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
         }
         if let Err(error) = worker.app.journal().checkpoint(worker.app.barrier.now()) {
             tracing::warn!(error = %error, "the audit checkpoint is late");
+        }
+        let now_s = worker.app.barrier.now().seconds();
+        if let Some(tls) = tls.as_ref().filter(|_| now_s - certificate_seen_s >= CERTIFICATE_EVERY_S) {
+            certificate_seen_s = now_s;
+            match tls.renew_if_due(now_s) {
+                Ok(true) => tracing::info!("the certificate was renewed"),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(error = %error, "the certificate could not be renewed; tried again in a day")
+                }
+            }
         }
         if worker.app.barrier.is_sealed() {
             continue;

@@ -43,6 +43,7 @@ fn on_a_node(test: impl AsyncFnOnce(&Worker, &ManualClock)) {
         timing: Timing::default(),
     };
     let node = Node::start(options, store.clone(), Arc::new(observer)).unwrap();
+    outcomes.open();
     let barrier = Arc::new(Barrier::new(node, clock.clone(), entropy, generations));
     let app = Arc::new(App::new(barrier, sessions, config, store, outcomes, Arc::default()));
     let worker = Worker::new(Arc::clone(&app)).unwrap();

@@ -1,0 +1,139 @@
+//! Whole servers, asked over HTTP.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{Listen, Tls};
+
+fn config(folder: &Path) -> Config {
+    let listen = Listen { address: ([127, 0, 0, 1], 0).into(), tls: Tls::Plain, workers: 1, ..Listen::default() };
+    Config { data: folder.join("data"), listen, ..Config::default() }
+}
+
+/// One exchange on a connection of its own.
+fn ask(address: SocketAddr, token: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} /v1/{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-vault-token: {token}\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+#[test]
+fn recovery_shares_open_an_installation_whose_key_file_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(config(folder.path()), None).unwrap();
+    let address = running.app.config.listen.address;
+    let shape = json!({ "recovery_shares": 3, "recovery_threshold": 2 }).to_string();
+    let (status, keys) = ask(address, "", "POST", "sys/init", &shape);
+    assert_eq!(status, 200, "{keys}");
+    let root = keys["root_token"].as_str().unwrap().to_owned();
+    assert!(running.stop());
+
+    fs::remove_file(folder.path().join("data/seal/key")).unwrap();
+    let running = start(config(folder.path()), None).unwrap();
+    let address = running.app.config.listen.address;
+    let (_, seal) = ask(address, "", "GET", "sys/seal-status", "");
+    assert_eq!((&seal["sealed"], &seal["t"], &seal["n"]), (&json!(true), &json!(2), &json!(3)));
+    assert_eq!(ask(address, &root, "GET", "auth/token/lookup-self", "").0, 503);
+    for (share, sealed) in [(0, true), (2, false)] {
+        let key = json!({ "key": keys["recovery_keys"][share] }).to_string();
+        let (status, seal) = ask(address, "", "PUT", "sys/unseal", &key);
+        assert_eq!((status, &seal["sealed"]), (200, &json!(sealed)));
+    }
+    assert_eq!(ask(address, &root, "GET", "auth/token/lookup-self", "").0, 200);
+    assert!(running.stop());
+}
+
+#[test]
+fn without_recovery_shares_a_lost_key_file_is_said_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(config(folder.path()), None).unwrap();
+    assert_eq!(ask(running.app.config.listen.address, "", "POST", "sys/init", "{}").0, 200);
+    assert!(running.stop());
+    fs::remove_file(folder.path().join("data/seal/key")).unwrap();
+    let error = start(config(folder.path()), None).unwrap_err().to_string();
+    assert!(error.contains("the key file is missing"), "{error}");
+}
+
+#[test]
+fn what_an_operator_asks_needs_an_operator() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev { root_token: Some("root".into()) };
+    let running = start(config(folder.path()), Some(&dev)).unwrap();
+    let address = running.app.config.listen.address;
+    let (_, child) = ask(address, "root", "POST", "auth/token/create", r#"{"policies":["default"]}"#);
+    let child = child["auth"]["client_token"].as_str().unwrap().to_owned();
+    for (token, expected) in [("", 403), (child.as_str(), 403), ("root", 204)] {
+        assert_eq!(ask(address, token, "PUT", "sys/step-down", "{}").0, expected, "{token}");
+    }
+    for (method, path, member) in [
+        ("GET", "sys/audit-key", "key"),
+        ("GET", "sys/config/cors", "enabled"),
+        ("GET", "sys/host-info", "memory"),
+        ("LIST", "sys/version-history", "keys"),
+    ] {
+        assert_eq!(ask(address, &child, method, path, "").0, 403, "{path}");
+        let (status, body) = ask(address, "root", method, path, "");
+        assert_eq!(status, 200, "{path}: {body}");
+        assert!(!body["data"][member].is_null(), "{path}: {body}");
+    }
+    let (_, body) = ask(address, "root", "GET", "sys/audit-key", "");
+    assert_eq!(body["data"]["key"], json!(running.app.audit_key()));
+    assert!(running.stop());
+}
+
+#[test]
+fn a_value_larger_than_a_log_entry_is_refused_with_its_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev { root_token: Some("root".into()) };
+    let running = start(config(folder.path()), Some(&dev)).unwrap();
+    let value = "x".repeat(20 << 20);
+    let body = json!({ "data": { "value": value } }).to_string();
+    let (status, answer) = ask(running.app.config.listen.address, "root", "POST", "secret/data/large", &body);
+    assert_eq!(status, 413, "{answer}");
+    assert!(answer["errors"][0].as_str().unwrap().contains("too large; got"), "{answer}");
+    assert!(running.stop());
+}
+
+#[test]
+fn the_data_folder_and_all_in_it_are_the_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.listen.tls = Tls::LocalCa;
+    let running = start(config, None).unwrap();
+    assert!(running.stop());
+    for name in ["", "log", "tls", "state", "audit"] {
+        let mode = fs::metadata(folder.path().join("data").join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name}");
+    }
+}
+
+#[test]
+fn records_of_writes_that_a_crash_kept_from_the_audit_file_are_made_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev { root_token: Some("root".into()) };
+    let running = start(config(folder.path()), Some(&dev)).unwrap();
+    let address = running.app.config.listen.address;
+    let recorded = |running: &Running| running.app.journal().last_index();
+    let write = |address| ask(address, "root", "POST", "secret/data/a", r#"{"data":{"k":"v"}}"#).0;
+    assert_eq!(write(address), 200);
+    let applied = running.app.barrier.node().status().applied.unwrap();
+    assert_eq!(recorded(&running), applied);
+    assert!(running.stop());
+    // The audit file ends earlier than the log: everything after its end is there again after a start.
+    fs::remove_dir_all(folder.path().join("data/audit")).unwrap();
+    let running = start(config(folder.path()), None).unwrap();
+    assert!(recorded(&running) >= applied);
+    assert!(running.stop());
+}
