@@ -395,9 +395,14 @@ impl keyward_raft::Observer for Applied {
     }
 
     fn before_purge(&self) -> io::Result<()> {
-        self.outcomes.make_durable().inspect_err(|error| {
-            tracing::error!(error = %error, "the log is kept until the audit records of its writes are on the disk");
-        })
+        match self.outcomes.make_durable() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(io::Error::other("records of writes wait for the audit file")),
+            Err(error) => {
+                (self.on_failure)(&error.to_string());
+                Err(io::Error::other(error))
+            }
+        }
     }
 
     fn failed(&self, error: &str) {

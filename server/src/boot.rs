@@ -176,7 +176,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
         store.clone(),
         Arc::new(observer),
     )?;
-    replay_audit(&node, &journal)?;
+    replay_audit(&node, &store, &journal)?;
     outcomes.open();
     let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations));
     unseal_by_key_file(&config, &store, &barrier)?;
@@ -449,8 +449,9 @@ pub(crate) fn open_journal(config: &Config, identity: Identity) -> Result<Journa
 }
 
 /// Records that were durable in the log but not yet in the audit file when the node died are written now.
-fn replay_audit(node: &Node, journal: &Journal) -> Result<(), BootError> {
-    let (from, to) = (journal.last_index() + 1, node.status().applied.unwrap_or(0));
+fn replay_audit(node: &Node, store: &Store, journal: &Journal) -> Result<(), BootError> {
+    let applied = store.reader()?.meta()?.applied.map_or(0, |at| at.index);
+    let (from, to) = (journal.last_index() + 1, applied);
     if from > to {
         return Ok(());
     }

@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -241,15 +240,16 @@ impl Outcomes {
         self.held.store(false, Ordering::Release);
     }
 
-    /// Makes the records of everything applied so far durable. Comes before the log lets go of their intents.
+    /// Makes the records of everything applied so far durable, before the log lets go of their intents. False if some are
+    /// not in the file yet.
     ///
     /// # Errors
-    /// Some are not in the file, or it cannot be flushed.
-    pub fn make_durable(&self) -> io::Result<()> {
+    /// [`JournalError::Fatal`].
+    pub fn make_durable(&self) -> Result<bool, JournalError> {
         if self.held.load(Ordering::Acquire) || !self.flush() {
-            return Err(io::Error::other("records of writes wait for the audit file"));
+            return Ok(false);
         }
-        self.journal.sync().map_err(io::Error::other)
+        self.journal.sync().map(|()| true)
     }
 
     /// The journal that they go to.
