@@ -157,7 +157,11 @@ impl Applier {
             responder.send(());
         }
         self.log.release(last.index + 1);
-        self.dirty.mark();
+        if self.dirty.mark()
+            && let Some(writer) = &mut self.writer
+        {
+            writer.checkpoint(keyward_storage::Kind::Restart)?;
+        }
         if self.log.bytes() > self.log_bytes_max && !self.purging.asked.swap(true, Ordering::AcqRel) {
             self.compact.notify_one();
         }

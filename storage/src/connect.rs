@@ -123,7 +123,7 @@ fn foreign(file: &Path, what: &str) -> StoreError {
 }
 
 /// How long a connection waits for another one's lock: only recovery and a truncating checkpoint ever hold one.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// More than there are statements, so none is ever parsed twice.
 const STATEMENTS_MAX: usize = 128;

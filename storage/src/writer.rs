@@ -1,6 +1,7 @@
 //! The one that changes the state.
 
 use std::fs::File;
+use std::time::Duration;
 
 use keyward_model::{Change, Outcome, StateSum};
 use rusqlite::{Connection, params};
@@ -9,7 +10,7 @@ use crate::checkpoint::{self, Checkpoint, Kind};
 use crate::reader::{self, Meta};
 use crate::sql::{PerTable, per_table};
 use crate::store::{WriterSeat, private};
-use crate::{Content, Entry, Position, StoreError, plan};
+use crate::{Content, Entry, Position, StoreError, connect, plan};
 
 /// Applies log entries to the state: keyless, and with the same result on every node.
 ///
@@ -89,7 +90,7 @@ impl Writer {
         self.membership.clone()
     }
 
-    /// Moves the write-ahead log into the database as far as readers allow, without waiting for any.
+    /// Moves the write-ahead log into the database. Waits a moment, no longer, for readers that are in the way.
     ///
     /// # Errors
     /// What SQLite met.
@@ -97,9 +98,18 @@ impl Writer {
         if self.broken {
             return Err(StoreError::Broken);
         }
-        let done = checkpoint::run(&self.connection, kind);
+        let done = self.move_log(kind);
         self.broken = done.is_err();
         done
+    }
+
+    fn move_log(&self, kind: Kind) -> Result<Checkpoint, StoreError> {
+        let wait = |time| self.connection.busy_timeout(time).map_err(|e| StoreError::doing("setting a wait", &e));
+        // WHY: a look-up is over in no time; a scan of everything is not, and must not hold up the writes for so long.
+        wait(READERS_WAIT)?;
+        let done = checkpoint::run(&self.connection, kind)?;
+        wait(connect::BUSY_WAIT)?;
+        Ok(done)
     }
 
     /// Makes everything applied so far durable and says how far that is. After it returns, the state up to that position
@@ -212,7 +222,7 @@ impl Writer {
     fn keep_wal_small(&self) -> Result<(), StoreError> {
         let size = self.wal.metadata().map_err(|e| StoreError::file("reading", &self.seat.0.wal(), &e))?.len();
         if size > self.seat.0.options().wal_bytes_max {
-            checkpoint::run(&self.connection, Kind::Truncate)?;
+            self.move_log(Kind::Truncate)?;
         }
         Ok(())
     }
@@ -239,6 +249,9 @@ fn check_order(applied: Option<Position>, entries: &[Entry<'_>]) -> Result<(), S
 fn one_row(touched: usize, table: &'static str, key: &[u8]) -> Result<(), StoreError> {
     if touched == 1 { Ok(()) } else { Err(StoreError::corrupt(table, key, format!("a change touched {touched} rows"))) }
 }
+
+/// How long a checkpoint of the writer waits for readers.
+const READERS_WAIT: Duration = Duration::from_millis(20);
 
 const BEGIN: &str = "-- storage::writer::begin\nBEGIN IMMEDIATE";
 const COMMIT: &str = "-- storage::writer::commit\nCOMMIT";

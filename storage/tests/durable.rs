@@ -83,6 +83,43 @@ fn a_reader_does_not_hold_durability_back() {
 }
 
 #[test]
+fn a_look_at_the_log_moves_nothing() {
+    let db = busy(5);
+    let mut checkpointer = db.store.checkpointer().unwrap();
+    let before = checkpointer.look().unwrap();
+    assert!(before.pages > 0 && before.moved == 0 && !before.complete, "{before:?}");
+    assert_eq!(checkpointer.look().unwrap(), before);
+    assert!(checkpointer.run(Kind::Passive).unwrap().complete);
+    let after = checkpointer.look().unwrap();
+    assert_eq!((after.pages, after.moved, after.complete), (before.pages, before.pages, true));
+}
+
+#[test]
+fn a_long_reader_does_not_hold_up_the_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { wal_bytes_max: 100_000, ..Options::default() };
+    let store = Store::open(folder.path(), &options).unwrap();
+    let writer = store.writer().unwrap();
+    let mut db = Database { folder, store, writer };
+    db.change(vec![put(Table::Secrets, row(b"k", 1, &[7; 3000]))]);
+    let reader = db.store.reader().unwrap();
+    reader.pin().unwrap();
+    let first = reader.meta().unwrap();
+    let began = std::time::Instant::now();
+    for rev in 2..40 {
+        db.change(vec![put(Table::Secrets, row(b"k", rev, &[7; 3000]))]);
+    }
+    assert!(!db.writer.checkpoint(Kind::Restart).unwrap().complete);
+    assert!(began.elapsed() < std::time::Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(reader.meta().unwrap(), first);
+    reader.unpin().unwrap();
+    assert!(db.writer.checkpoint(Kind::Restart).unwrap().complete);
+    db.change(vec![put(Table::Secrets, row(b"k", 40, &[7; 3000]))]);
+    let log = db.store.checkpointer().unwrap().look().unwrap();
+    assert!(log.pages < 10, "it began anew: {log:?}");
+}
+
+#[test]
 fn the_log_stays_small_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let options = Options { wal_bytes_max: 100_000, ..Options::default() };
