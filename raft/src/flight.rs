@@ -1,12 +1,12 @@
 //! A batch on its way: its commands, and those who wait for their outcomes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use keyward_model::{Command, Outcome};
 use tokio::sync::oneshot;
 
-use crate::submit::SubmitError;
+use crate::submit::{Coalescer, SubmitError};
 
 /// Where one command's outcome is awaited. Dropped unanswered, it tells the waiter that the outcome is not known.
 pub(crate) type Waiter = oneshot::Sender<Result<Outcome, SubmitError>>;
@@ -18,6 +18,9 @@ pub(crate) struct Flight(Option<Arc<Inner>>);
 struct Inner {
     passengers: Mutex<Option<Passengers>>,
     logged: AtomicBool,
+    durable: AtomicBool,
+    /// WHY: weak. The log keeps entries with their flights in memory, and the queue holds the log.
+    queue: Weak<Coalescer>,
 }
 
 /// The commands of one batch and their waiters, at the same positions.
@@ -27,9 +30,10 @@ pub(crate) struct Passengers {
 }
 
 impl Flight {
-    /// A flight with passengers.
-    pub(crate) fn new(passengers: Passengers) -> Self {
-        Self(Some(Arc::new(Inner { passengers: Mutex::new(Some(passengers)), logged: AtomicBool::new(false) })))
+    /// A flight with passengers, from `queue`.
+    pub(crate) fn new(passengers: Passengers, queue: Weak<Coalescer>) -> Self {
+        let (logged, durable) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self(Some(Arc::new(Inner { passengers: Mutex::new(Some(passengers)), logged, durable, queue })))
     }
 
     /// The passengers, if nobody took them before.
@@ -41,6 +45,16 @@ impl Flight {
     pub(crate) fn mark_logged(&self) {
         if let Some(inner) = &self.0 {
             inner.logged.store(true, Ordering::Release);
+        }
+    }
+
+    /// The batch is durable, or will never be: the next one may go to the log.
+    pub(crate) fn leave_log(&self) {
+        if let Some(inner) = &self.0
+            && !inner.durable.swap(true, Ordering::AcqRel)
+            && let Some(queue) = inner.queue.upgrade()
+        {
+            queue.log_is_free();
         }
     }
 

@@ -10,6 +10,7 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, RaftLogReader};
 use tokio::sync::oneshot;
 
+use crate::flight::Flight;
 use crate::log::Log;
 use crate::types::{Entry, LogId, Types, Vote};
 
@@ -99,12 +100,19 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: Send,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
+        let mut flights = Vec::new();
         for entry in &entries {
             if let EntryPayload::Normal(batch) = &entry.payload {
                 batch.flight().mark_logged();
+                flights.push(batch.flight().clone());
             }
         }
-        self.log.append(entries, Box::new(move |result| callback.io_completed(result)))
+        let done = move |result| {
+            // Before openraft is told: applying the batch is the next thing, and the log shall have its work meanwhile.
+            flights.iter().for_each(Flight::leave_log);
+            callback.io_completed(result);
+        };
+        self.log.append(entries, Box::new(done))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

@@ -1,14 +1,14 @@
 //! Commands on their way into the log: queued in the order they come, proposed in batches, never by a timer.
 //!
-//! If nothing is in flight a command goes at once. Otherwise it waits for one of the batches in flight and then goes
-//! with everything else that waits: the busier the node, the larger the batch, and each batch pays one flush.
+//! If nothing is in flight a command goes at once. Otherwise it waits until no batch is in the log's hands and at most
+//! one is being applied, and then goes with everything else that waits. So log and state both have work, and the slower
+//! the disk, the larger the batch: a batch pays one flush and one transaction.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use keyward_model::command::encode_batch;
@@ -28,6 +28,8 @@ const QUEUE_COMMANDS_MAX: usize = 8192;
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Commands of one entry.
 const BATCH_COMMANDS_MAX: usize = 512;
+/// Batches that are proposed and not applied: one being applied, one being flushed.
+const IN_FLIGHT_MAX: usize = 2;
 /// Bytes of one entry, unless a single command is larger.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// What a log record and a segment need beside an entry's bytes.
@@ -91,8 +93,18 @@ pub(crate) struct Coalescer {
 struct Queue {
     waiting: VecDeque<(Command, usize, Waiter)>,
     bytes: usize,
+    /// Batches that are proposed and not applied.
     in_flight: usize,
+    /// Those of them that are not durable.
+    in_log: usize,
     closed: bool,
+}
+
+impl Queue {
+    /// Whether a batch may go. WHY: what is proposed during a flush waits for the next one anyway; here it grows.
+    fn is_open(&self) -> bool {
+        self.in_log == 0 && self.in_flight < IN_FLIGHT_MAX
+    }
 }
 
 impl Coalescer {
@@ -127,8 +139,8 @@ impl Coalescer {
         }
         queue.bytes += bytes;
         queue.waiting.push_back((command, bytes, sender));
-        // A full pipeline takes the next batch by itself when one of its batches is done.
-        let wake = queue.in_flight < self.in_flight_max();
+        // A full pipeline takes the next batch by itself; and whoever came first has woken it.
+        let wake = queue.is_open() && queue.waiting.len() == 1;
         drop(queue);
         if wake {
             self.wake.notify_one();
@@ -178,7 +190,7 @@ impl Coalescer {
                 let encoded = Bytes::from(encode_batch(&passengers.commands));
                 return Some(Proposal {
                     encoded,
-                    guard: Guard { flight: Flight::new(passengers), queue: Arc::clone(self) },
+                    guard: Guard { flight: Flight::new(passengers, Arc::downgrade(self)), queue: Arc::clone(self) },
                 });
             }
             if self.is_done() {
@@ -195,10 +207,11 @@ impl Coalescer {
 
     fn take(&self) -> Option<Passengers> {
         let mut queue = self.queue();
-        if queue.waiting.is_empty() || queue.in_flight >= self.in_flight_max() {
+        if queue.waiting.is_empty() || !queue.is_open() {
             return None;
         }
         queue.in_flight += 1;
+        queue.in_log += 1;
         let room = queue.waiting.len().min(BATCH_COMMANDS_MAX);
         let (mut commands, mut waiters, mut bytes) = (Vec::with_capacity(room), Vec::with_capacity(room), 0);
         while commands.len() < BATCH_COMMANDS_MAX
@@ -213,12 +226,14 @@ impl Coalescer {
         Some(Passengers { commands, waiters })
     }
 
-    /// A slow disk is kept busy by more batches at a time.
-    fn in_flight_max(&self) -> usize {
-        match self.log.flush_time() {
-            time if time < Duration::from_micros(300) => 2,
-            time if time < Duration::from_millis(1) => 4,
-            _ => 8,
+    /// A batch left the log: it is durable, or was turned away.
+    pub(crate) fn log_is_free(&self) {
+        let mut queue = self.queue();
+        queue.in_log -= 1;
+        let wake = queue.is_open() && !queue.waiting.is_empty();
+        drop(queue);
+        if wake {
+            self.wake.notify_one();
         }
     }
 }
@@ -255,9 +270,10 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.flight.refuse(&SubmitError::Stopped);
+        self.flight.leave_log();
         let mut queue = self.queue.queue();
         queue.in_flight -= 1;
-        let (more, idle) = (!queue.waiting.is_empty(), queue.in_flight == 0);
+        let (more, idle) = (queue.is_open() && !queue.waiting.is_empty(), queue.in_flight == 0);
         drop(queue);
         if more {
             self.queue.wake.notify_one();
@@ -301,8 +317,11 @@ mod tests {
         let first = queue.take().unwrap();
         assert_eq!(first.commands.len(), BATCH_COMMANDS_MAX);
         assert!(first.commands.iter().enumerate().all(|(at, command)| command.intent.len() == at));
+        assert!(queue.take().is_none(), "one is in the log's hands");
+        queue.log_is_free();
         assert_eq!(queue.take().unwrap().commands.len(), 600 - BATCH_COMMANDS_MAX);
         queue.enqueue(command(1)).map(drop).unwrap();
+        queue.log_is_free();
         assert!(queue.take().is_none(), "two are in flight");
         drop(waiting);
 
