@@ -26,7 +26,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use keyward_model::Entropy;
 
@@ -99,7 +98,6 @@ struct Shared {
     failed: Box<dyn Fn(&str) + Send + Sync>,
     full: AtomicBool,
     flushes: AtomicU64,
-    flush_nanos: AtomicU64,
     incarnation: u64,
 }
 
@@ -148,7 +146,6 @@ impl Log {
             failed,
             full: AtomicBool::new(false),
             flushes: AtomicU64::new(0),
-            flush_nanos: AtomicU64::new(0),
             incarnation,
         });
         shared.shelf.write_horizon(&shared).map_err(io("write", &horizon_path))?;
@@ -285,11 +282,6 @@ impl Log {
         self.0.shared.flushes.load(Ordering::Relaxed)
     }
 
-    /// How long a write with its flush takes lately.
-    pub fn flush_time(&self) -> Duration {
-        Duration::from_nanos(self.0.shared.flush_nanos.load(Ordering::Relaxed))
-    }
-
     /// How many times this log was opened.
     pub fn incarnation(&self) -> u64 {
         self.0.shared.incarnation
@@ -370,15 +362,6 @@ impl Shared {
     fn next_bytes(&self) -> u32 {
         let first = self.memory().segments.is_empty();
         if first { FIRST_SEGMENT_BYTES.min(self.options.segment_bytes) } else { self.options.segment_bytes }
-    }
-
-    /// Notes how long a flush took, as a running mean of about eight.
-    fn note_flush(&self, took: Duration, _bytes: usize) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let mean = self.flush_nanos.load(Ordering::Relaxed);
-        let next = if mean == 0 { took } else { mean - mean / 8 + took / 8 };
-        self.flush_nanos.store(next, Ordering::Relaxed);
-        self.flushes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Looks at the free space, so that a full disk is known before something cannot be written.

@@ -13,7 +13,13 @@ pub(super) const RECORDS_AT: u32 = 4096;
 
 const MAGIC: &[u8; 8] = b"KWRAFT\x00\x01";
 const HEADER_BYTES: usize = 52;
-const ZEROES: &[u8] = &[0; 1 << 20];
+
+/// Zeroes that are written at a time: few enough that a flush which comes between does not wait long. Aligned, so that
+/// they may go past the page cache.
+#[repr(align(4096))]
+struct Zeroes([u8; 256 << 10]);
+
+static ZEROES: Zeroes = Zeroes([0; 256 << 10]);
 
 /// A segment that holds records, or will with the next flush.
 #[derive(Clone)]
@@ -99,11 +105,12 @@ pub(super) fn seq_of(name: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// Makes a segment of zeroes, durable with its name. What was made before an error is taken away again.
-pub(super) fn prepare(fs: &dyn Fs, dir: &Path, seq: u64, capacity: u32) -> io::Result<Spare> {
+/// Makes a segment of zeroes, durable with its name. What was made before an error is taken away again. `pause` is called
+/// between two parts with the bytes that are done.
+pub(super) fn prepare(fs: &dyn Fs, dir: &Path, seq: u64, capacity: u32, pause: impl FnMut(u32)) -> io::Result<Spare> {
     let path = path(dir, seq);
     let file = fs.open(&path, Open::New)?;
-    let made = fill(&*file, 0, capacity).and_then(|()| file.sync()).and_then(|()| fs.sync_dir(dir));
+    let made = fill_slowly(&*file, 0, capacity, pause).and_then(|()| file.sync()).and_then(|()| fs.sync_dir(dir));
     match made {
         Ok(()) => Ok(Spare { seq, capacity, file }),
         Err(error) => {
@@ -118,32 +125,42 @@ pub(super) fn prepare(fs: &dyn Fs, dir: &Path, seq: u64, capacity: u32) -> io::R
 
 /// Overwrites `[from, to)` with zeroes.
 pub(super) fn fill(file: &dyn File, from: u32, to: u32) -> io::Result<()> {
+    fill_slowly(file, from, to, |_| {})
+}
+
+fn fill_slowly(file: &dyn File, from: u32, to: u32, mut pause: impl FnMut(u32)) -> io::Result<()> {
     let mut at = from;
     while at < to {
-        let part = ZEROES.get(..(to - at) as usize).unwrap_or(ZEROES);
+        let part = ZEROES.0.get(..(to - at) as usize).unwrap_or(&ZEROES.0);
         file.write_at(at.into(), part)?;
         at = at.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
+        if at < to {
+            pause(at);
+        }
     }
     Ok(())
 }
 
 /// Erases a segment that is no longer needed: its bytes, then its name. It gets another name first, so that a half-erased
-/// one is not taken for damage.
-pub(super) fn erase(fs: &dyn Fs, dir: &Path, seq: u64) -> io::Result<()> {
+/// one is not taken for damage. `pause` is called between two parts with the bytes that are done.
+pub(super) fn erase(fs: &dyn Fs, dir: &Path, seq: u64, pause: impl FnMut(u32)) -> io::Result<()> {
     let dead = dir.join(format!("erase-{seq:016x}"));
     fs.rename(&path(dir, seq), &dead)?;
     fs.sync_dir(dir)?;
-    erase_dead(fs, dir, &dead)
+    erase_dead(fs, dir, &dead, pause)
 }
 
 /// Ends what a crash interrupted.
 pub(super) fn finish_erasing(fs: &dyn Fs, dir: &Path, names: &[String]) -> io::Result<()> {
-    names.iter().filter(|name| name.starts_with("erase-")).try_for_each(|name| erase_dead(fs, dir, &dir.join(name)))
+    names
+        .iter()
+        .filter(|name| name.starts_with("erase-"))
+        .try_for_each(|name| erase_dead(fs, dir, &dir.join(name), |_| {}))
 }
 
-fn erase_dead(fs: &dyn Fs, dir: &Path, dead: &Path) -> io::Result<()> {
+fn erase_dead(fs: &dyn Fs, dir: &Path, dead: &Path, pause: impl FnMut(u32)) -> io::Result<()> {
     let file = fs.open(dead, Open::Existing)?;
-    fill(&*file, 0, u32::try_from(file.length()?).unwrap_or(u32::MAX))?;
+    fill_slowly(&*file, 0, u32::try_from(file.length()?).unwrap_or(u32::MAX), pause)?;
     file.sync()?;
     drop(file);
     fs.remove(dead)?;

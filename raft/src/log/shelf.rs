@@ -13,6 +13,11 @@ use super::segment::{self, Segment, Spare};
 /// How often a full disk is looked at again.
 const FULL_RETRY: Duration = Duration::from_millis(200);
 
+/// Between two parts of a segment that is filled or erased while there is time: 8 MiB/s.
+const PAUSE: Duration = Duration::from_millis(32);
+/// The same when the segment being written fills faster than the next one: 128 MiB/s.
+const SHORT_PAUSE: Duration = Duration::from_millis(2);
+
 /// Segments in waiting, and what is to be done.
 pub(super) struct Shelf {
     state: Mutex<State>,
@@ -23,6 +28,8 @@ struct State {
     next: Option<Spare>,
     next_seq: u64,
     wanted: bool,
+    /// The writer waits for the next segment: no time for pauses.
+    awaited: bool,
     full: bool,
     erase: VecDeque<Segment>,
     horizon: Horizon,
@@ -37,6 +44,7 @@ impl Shelf {
             next,
             next_seq,
             wanted,
+            awaited: false,
             full: false,
             erase: VecDeque::new(),
             horizon,
@@ -90,12 +98,13 @@ impl Shelf {
         let mut state = self.state();
         loop {
             if let Some(spare) = state.next.take() {
+                state.awaited = false;
                 return Some(spare);
             }
             if state.stop || shared.failed().is_some() {
                 return None;
             }
-            state.wanted = true;
+            (state.wanted, state.awaited) = (true, true);
             self.changed.notify_all();
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -127,44 +136,79 @@ impl Shelf {
         }
     }
 
+    /// Lets the disk serve others between two parts of a long work. The horizon does not wait for its end.
+    fn pause(&self, shared: &Shared, time: Duration) {
+        if shared.inline {
+            return;
+        }
+        let patient = |state: &mut State| !state.awaited && !state.stop && !state.horizon_due;
+        let waited = self.changed.wait_timeout_while(self.state(), time, patient);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if std::mem::take(&mut state.horizon_due) {
+            drop(state);
+            if let Err(error) = self.write_horizon(shared) {
+                self.give_up(shared, "write the horizon", &error);
+            }
+        }
+    }
+
+    fn give_up(&self, shared: &Shared, doing: &str, error: &io::Error) {
+        shared.fail(&format!("cannot {doing} of the raft log in `{}`: {error}", shared.dir.display()));
+        self.changed.notify_all();
+    }
+
+    /// The more there is to erase, the shorter; and nothing shall keep the next segment waiting.
+    fn erase_pause(&self) -> Duration {
+        let state = self.state();
+        let backlog = u32::try_from(state.erase.len()).unwrap_or(u32::MAX);
+        if state.wanted { SHORT_PAUSE } else { PAUSE / backlog.saturating_add(1) }
+    }
+
     /// Does all that is to be done now.
     pub(super) fn work(&self, shared: &Shared) {
         if shared.failed().is_some() {
             return;
         }
         if let Err((doing, error)) = self.try_work(shared) {
-            shared.fail(&format!("cannot {doing} of the raft log in `{}`: {error}", shared.dir.display()));
-            self.changed.notify_all();
+            self.give_up(shared, doing, &error);
         }
     }
 
     fn try_work(&self, shared: &Shared) -> Result<(), (&'static str, io::Error)> {
-        // The horizon goes first: it must not name a segment that is gone.
+        let mut no_space = false;
         let mut state = self.state();
-        if std::mem::take(&mut state.horizon_due) {
-            drop(state);
-            self.write_horizon(shared).map_err(|error| ("write the horizon", error))?;
-            state = self.state();
-        }
-        while let Some(segment) = state.erase.pop_front() {
-            drop(state);
-            segment::erase(&*shared.fs, &shared.dir, segment.seq).map_err(|error| ("erase an old segment", error))?;
-            state = self.state();
-        }
-        if state.wanted {
-            let seq = state.next_seq;
-            drop(state);
-            let made = segment::prepare(&*shared.fs, &shared.dir, seq, shared.next_bytes());
-            state = self.state();
-            match made {
-                Ok(spare) => {
-                    state.next = Some(spare);
-                    state.next_seq += 1;
-                    state.wanted = false;
+        loop {
+            // The horizon goes first: it must not name a segment that is gone. Then what the writer may soon wait for.
+            if std::mem::take(&mut state.horizon_due) {
+                drop(state);
+                self.write_horizon(shared).map_err(|error| ("write the horizon", error))?;
+            } else if state.wanted && !no_space {
+                let seq = state.next_seq;
+                drop(state);
+                let bytes = shared.next_bytes();
+                let pause = |done| self.pause(shared, if is_ahead(shared, done, bytes) { PAUSE } else { SHORT_PAUSE });
+                let made = segment::prepare(&*shared.fs, &shared.dir, seq, bytes, pause);
+                state = self.state();
+                match made {
+                    Ok(spare) => {
+                        state.next = Some(spare);
+                        state.next_seq += 1;
+                        state.wanted = false;
+                        self.changed.notify_all();
+                    }
+                    Err(error) if is_full(&error) => (state.full, no_space) = (true, true),
+                    Err(error) => return Err(("make the next segment", error)),
                 }
-                Err(error) if is_full(&error) => state.full = true,
-                Err(error) => return Err(("make the next segment", error)),
+                continue;
+            } else if let Some(segment) = state.erase.pop_front() {
+                drop(state);
+                let pause = |_| self.pause(shared, self.erase_pause());
+                segment::erase(&*shared.fs, &shared.dir, segment.seq, pause)
+                    .map_err(|error| ("erase an old segment", error))?;
+            } else {
+                break;
             }
+            state = self.state();
         }
         if state.full || shared.is_full() {
             let free = shared.fs.available(&shared.dir).map_err(|error| ("ask for the free space", error))?;
@@ -175,6 +219,15 @@ impl Shelf {
         self.changed.notify_all();
         Ok(())
     }
+}
+
+/// Whether a larger part of the next segment is ready, `done` of `bytes`, than of the one being written is used; by an
+/// eighth, since it must be ready first.
+fn is_ahead(shared: &Shared, done: u32, bytes: u32) -> bool {
+    let memory = shared.memory();
+    let (end, capacity) = memory.segments.back().map_or((0, 1), |segment| (segment.end, segment.capacity));
+    let (end, capacity, done, bytes) = (u64::from(end), u64::from(capacity), u64::from(done), u64::from(bytes));
+    done * capacity > (end + capacity / 8) * bytes
 }
 
 /// The disk or the quota has no space left.

@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use keyward_model::SeededEntropy;

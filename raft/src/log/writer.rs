@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::memory::{Memory, Slot};
@@ -76,14 +76,14 @@ impl Writer {
             }
         }
         self.flush(shared)?;
+        if purged || voted {
+            shared.shelf.want_horizon();
+        }
         if purged {
             let segments = shared.memory().take_purged();
             if !segments.is_empty() {
                 shared.shelf.erase(segments);
             }
-        }
-        if purged || voted {
-            shared.shelf.want_horizon();
         }
         Ok(())
     }
@@ -141,14 +141,11 @@ impl Writer {
             Some(segment) => (Arc::clone(&segment.file), segment.end, segment.seq),
             None => return Ok(()),
         };
-        let path = super::segment::path(&shared.dir, seq);
-        let began = Instant::now();
-        let context = |doing: &str, error: io::Error| {
-            io::Error::new(error.kind(), format!("cannot {doing} the raft log `{}`: {error}", path.display()))
-        };
-        file.write_at(start.into(), &self.buffer).map_err(|error| context("write", error))?;
-        file.sync().map_err(|error| context("flush", error))?;
-        shared.note_flush(began.elapsed(), self.buffer.len());
+        file.append(start.into(), &self.buffer).map_err(|error| {
+            let path = super::segment::path(&shared.dir, seq);
+            io::Error::new(error.kind(), format!("cannot write the raft log `{}`: {error}", path.display()))
+        })?;
+        shared.flushes.fetch_add(1, Ordering::Relaxed);
         let end = start.saturating_add(u32::try_from(self.buffer.len()).unwrap_or(u32::MAX));
         let mut memory = shared.memory();
         if let Some(segment) = memory.segments.back_mut() {
