@@ -1,7 +1,8 @@
 //! The thread that moves SQLite's write-ahead log into the database, so that hardly a write has to wait for it.
 //!
-//! Durability does not need it: the Raft log holds what the database might lose. So it is done rarely, since its flushes
-//! compete with those of the Raft log; it bounds the file and what a start has to read.
+//! Durability does not need it: the Raft log holds what the database might lose. It bounds the file and what a start has to
+//! read. A flush of the Raft log that comes meanwhile waits for as long as the disk needs for all that was moved, so that
+//! is little at a time; but not so little that its own flushes count.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,9 +10,9 @@ use std::time::Duration;
 use keyward_storage::{Checkpointer, Kind, StoreError};
 
 /// Between two looks while there are writes.
-const ROUND: Duration = Duration::from_millis(50);
-/// Pages that are worth a checkpoint: 16 MiB.
-const MOVE_PAGES: u64 = 4096;
+const ROUND: Duration = Duration::from_millis(20);
+/// Pages that are worth a checkpoint: 1 MiB.
+const MOVE_PAGES: u64 = 256;
 /// Pages in the file above which it shall begin anew: 40 MiB. Below the size at which the writer itself steps in.
 const RESTART_PAGES: u64 = 10_240;
 /// After so long without a write the write-ahead log is emptied: erased bytes shall not stay in it.
@@ -147,7 +148,7 @@ mod tests {
         let store = Store::open(dir.path(), &Options::default()).unwrap();
         let (mut writer, mut checkpointer, dirty) =
             (store.writer().unwrap(), store.checkpointer().unwrap(), Dirty::default());
-        add(&mut writer, 1, 4 << 20);
+        add(&mut writer, 1, 100 << 10);
         dirty.round(&mut checkpointer).unwrap();
         assert_eq!(checkpointer.look().unwrap().moved, 0);
         assert!(!dirty.mark());
