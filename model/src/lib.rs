@@ -23,5 +23,5 @@ pub use entropy::{Entropy, SeededEntropy};
 pub use event::{Event, EventKind, EventOutcome, Ulid};
 pub use id::Id;
 pub use row::{Row, StateSum, Table, VersionBlob};
-pub use secret::{Secret, SecretBytes};
+pub use secret::{Secret, SecretBytes, Wipe};
 pub use time::{Clock, ManualClock, Timestamp};
