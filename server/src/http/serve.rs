@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request as HttpRequest, Response, header};
+use http::{Method, Request as HttpRequest, Response, Version, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
@@ -194,6 +194,9 @@ async fn handle(worker: &Worker, gate: &Gate, request: HttpRequest<Incoming>, so
 async fn read(worker: &Worker, request: HttpRequest<Incoming>, id: Id, source: IpAddr) -> Result<Request, Early> {
     let limits = &worker.app.config.limits;
     let (parts, body) = request.into_parts();
+    if parts.version == Version::HTTP_11 && parts.headers.get_all(header::HOST).iter().count() != 1 {
+        return Err(Refusal::malformed("a request must have exactly one Host header").into());
+    }
     let body = if body.is_end_stream() {
         Bytes::new()
     } else {
