@@ -48,6 +48,11 @@ impl Client {
         self.with_token("")
     }
 
+    /// The caller's token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// `GET /v1/<path>`.
     pub fn get(&mut self, path: &str) -> Response {
         self.call("GET", path, None)
@@ -134,6 +139,14 @@ impl Client {
         Ok(response)
     }
 
+    /// Whether the server ends the connection after the last response, as it said or without saying.
+    pub fn is_hung_up(&mut self) -> bool {
+        match &mut self.connection {
+            None => true,
+            Some(connection) => !matches!(connection.read(&mut [0]), Ok(1..)),
+        }
+    }
+
     fn connect(&self) -> std::io::Result<TcpStream> {
         let stream = TcpStream::connect(&self.host)?;
         stream.set_nodelay(true)?;
@@ -163,7 +176,6 @@ impl Response {
     }
 
     /// Itself, if it has this status.
-    #[must_use]
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());

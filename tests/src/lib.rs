@@ -1,7 +1,8 @@
 //! The harness of the black-box suites: a real `keyward` process, and a client that says exactly what it is told to.
 //!
 //! [`server`] starts and kills nodes, [`client`] speaks HTTP to them byte by byte, [`replay`] repeats recorded
-//! scenarios and compares, [`suite`] finds what a suite needs in the repository and on the machine.
+//! scenarios and compares, [`disguise`] looks for secrets where none may be, [`fuzz`] holds what fuzzers call, [`suite`]
+//! finds what a suite needs in the repository and on the machine.
 //!
 //! Everything here panics when it cannot go on: that is how a test fails.
 
@@ -13,5 +14,9 @@ pub mod server;
 pub mod client;
 
 pub mod replay;
+
+pub mod disguise;
+
+pub mod fuzz;
 
 pub mod suite;
