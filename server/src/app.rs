@@ -107,7 +107,8 @@ pub struct Tables {
     pub mounts: MountTable,
     /// All policies by name.
     pub policies: HashMap<String, Arc<Policy>>,
-    mounts_generation: u64,
+    /// The generation of the mounts that these are.
+    pub mounts_generation: u64,
     policies_generation: u64,
 }
 
@@ -228,9 +229,9 @@ impl Worker {
             return Ok(tables);
         }
         let keyring = app.barrier.keyring()?;
-        let reader = self.reader();
         // The generations are read first: a change that comes in between makes these tables old, never wrongly new.
         let (mounts_generation, policies_generation) = (generations.of(Table::Mounts), generations.of(Table::Policies));
+        let reader = self.reader();
         let tables = Arc::new(Tables {
             mounts: MountTable::load(&keyring, reader)?,
             policies: policies::load(&keyring, reader)?,
@@ -388,10 +389,11 @@ impl keyward_raft::Observer for Applied {
         // A command that missed its state is decided anew by its submitter: that one will be recorded.
         let done = commands.iter().filter(|(_, outcome)| *outcome == Outcome::Done).map(|(command, _)| command);
         self.outcomes.record(place, done.clone().map(|command| command.intent.as_slice()));
+        // First what readers see, then what they keep: whoever misses a kept copy from here on reads the new state.
+        self.generations.advance();
         for command in done {
             self.forget(command);
         }
-        self.generations.advance();
     }
 
     fn before_purge(&self) -> io::Result<()> {

@@ -179,6 +179,16 @@ impl Barrier {
         self.generations.all();
     }
 
+    /// Puts rotated keys in the place of those they were made from; `false` if these are not in place any more, because
+    /// the node was sealed meanwhile.
+    pub fn replace(&self, old: &Arc<Keys>, opened: OpenedKeys) -> bool {
+        let OpenedKeys { keyring, root } = opened;
+        let references = keyring.references(TENANT);
+        let old = Some(Arc::clone(old));
+        let found = self.keys.compare_and_swap(&old, Some(Arc::new(Keys { keyring, root, references })));
+        found.as_ref().map(Arc::as_ptr) == old.as_ref().map(Arc::as_ptr)
+    }
+
     /// Takes the keys away. Requests under way finish with the copy they hold, which is wiped with the last of them.
     pub fn seal(&self) {
         self.keys.store(None);
@@ -270,6 +280,7 @@ impl Barrier {
             touched: Vec::new(),
             changes: Vec::new(),
             sum: before,
+            mounts_generation: self.generations.of(Table::Mounts),
             at,
         };
         let decided = decide(&mut draft)?;
@@ -318,7 +329,11 @@ impl Barrier {
 
     async fn until_drained(&self) {
         let notified = self.drained.notified();
-        if self.lock().in_flight > 0 {
+        let draining = {
+            let pipeline = self.lock();
+            pipeline.stale && pipeline.in_flight > 0
+        };
+        if draining {
             notified.await;
         }
     }
@@ -427,10 +442,16 @@ pub struct Draft<'a> {
     changes: Vec<Change>,
     sum: StateSum,
     next_blob: u64,
+    mounts_generation: u64,
     at: Timestamp,
 }
 
 impl Draft<'_> {
+    /// Whether the mounts are still those of this generation, also after all commands under way.
+    pub fn mounts_stand(&self, generation: u64) -> bool {
+        self.mounts_generation == generation && !self.overlay.keys().any(|(table, _)| *table == Table::Mounts)
+    }
+
     /// The leader's clock for this command.
     pub fn now(&self) -> Timestamp {
         self.at

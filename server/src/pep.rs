@@ -42,6 +42,8 @@ pub struct Caller {
 #[derive(Debug)]
 pub struct Target {
     mount: Option<Arc<Mount>>,
+    /// The generation of the mounts in which it was found.
+    mounts_generation: u64,
     rest: usize,
     door: Door,
     /// A call of the native face, with the path and the operation that policies decide about in its place.
@@ -167,18 +169,19 @@ fn canonicalise(
     facts: &RefCell<Facts>,
 ) -> Result<Target, Refusal> {
     if door == Door::Open {
-        return Ok(Target { mount: None, rest: 0, door, call: None });
+        return Ok(Target { mount: None, mounts_generation: 0, rest: 0, door, call: None });
     }
     if request.face == Face::Native {
+        let mounts_generation = worker.tables()?.mounts_generation;
         let call = native::Call::read(worker, request, params, &mut facts.borrow_mut())?;
-        return Ok(Target { mount: call.place.mount.clone(), rest: 0, door, call: Some(call) });
+        return Ok(Target { mount: call.place.mount.clone(), mounts_generation, rest: 0, door, call: Some(call) });
     }
     let tables = worker.tables()?;
     let (mount, rest) = match tables.mounts.resolve(&request.path) {
         Some((mount, rest)) => (Some(Arc::clone(mount)), request.path.len() - rest.len()),
         None => (None, 0),
     };
-    let target = Target { mount, rest, door, call: None };
+    let target = Target { mount, mounts_generation: tables.mounts_generation, rest, door, call: None };
     api::describe(worker, request, target.mount.as_deref(), &mut facts.borrow_mut());
     Ok(target)
 }
@@ -239,8 +242,8 @@ async fn act(
         None => Box::pin(api::act(&context)).await?,
     };
     let answer = match request.wrap_ttl {
-        Some(_) => Box::pin(api::wrapping::wrap_if_asked(&context, answer)).await?,
-        None => answer,
+        Some(_) if permit.session().is_some() => Box::pin(api::wrapping::wrap_if_asked(&context, answer)).await?,
+        _ => answer,
     };
     Ok(Undisclosed { answer, receipt: context.into_receipt() })
 }
@@ -353,6 +356,11 @@ impl Permit {
     /// The call, on the native face.
     pub fn call(&self) -> Option<&native::Call> {
         self.target.call.as_ref()
+    }
+
+    /// The generation of the mounts in which the mount was found.
+    pub fn mounts_generation(&self) -> u64 {
+        self.target.mounts_generation
     }
 
     /// Whether the policy grants `sudo` on the path.

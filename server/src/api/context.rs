@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+use keyward_model::Table;
 use keyward_storage::Reader;
 
 use crate::app::Worker;
@@ -11,7 +12,7 @@ use crate::barrier::{Draft, Keys};
 use crate::http::answer::Answer;
 use crate::http::fields::Params;
 use crate::http::request::Request;
-use crate::mounts::Mount;
+use crate::mounts::{self, Kind, Mount};
 use crate::pep::Permit;
 use crate::record::{Facts, Receipt};
 use crate::refusal::Refusal;
@@ -86,12 +87,38 @@ impl<'a> Context<'a> {
         change(&mut self.facts.borrow_mut());
     }
 
+    /// Whether the mount is still what this request found: a write that was on its way while a mount was closed, raised
+    /// or removed would end where nobody looks.
+    fn mount_stands(&self, draft: &mut Draft<'_>) -> Result<(), Refusal> {
+        let Some(mount) =
+            self.permit.mount().filter(|mount| matches!(mount.kind, Kind::Kv1 | Kind::Kv2 | Kind::Generic))
+        else {
+            return Ok(());
+        };
+        if draft.mounts_stand(self.permit.mounts_generation()) {
+            return Ok(());
+        }
+        let opened =
+            draft.get(Table::Mounts, &mount.id.0)?.ok_or_else(|| Refusal::NoRoute(self.request.path.clone()))?;
+        let now = mounts::decode(opened.body.expose())?;
+        if now.closed || now.kind != mount.kind {
+            return Err(Refusal::Unavailable(
+                "this mount is being changed and comes back in a moment; try again".into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Decides and writes, with this request's record as the intent: what `decide` notes is in it. What it gives is the
     /// result.
     ///
     /// # Errors
     /// What `decide` refuses, and those of [`crate::barrier::Barrier::write`].
-    pub async fn write<T>(&self, decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
+    pub async fn write<T>(&self, mut decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let decide = |draft: &mut Draft<'_>| {
+            self.mount_stands(draft)?;
+            decide(draft)
+        };
         let barrier = &self.worker.app.barrier;
         self.worker.app.audit_ready()?;
         let intent = || self.facts.borrow().intent(barrier.entropy(), barrier.now());

@@ -176,6 +176,11 @@ async fn unseal(context: &Context<'_>) -> Result<Answer, Refusal> {
 async fn open(context: &Context<'_>, seal: Box<dyn Seal>, recovery: bool) -> Result<(), Refusal> {
     let app = std::sync::Arc::clone(&context.worker.app);
     let opened = tokio::task::spawn_blocking(move || {
+        // One at a time, and never over keys that are in place: they may have been rotated since.
+        let _turn = app.rotating.blocking_lock();
+        if !app.barrier.is_sealed() {
+            return Ok(());
+        }
         let reader = app.store.reader().map_err(|_| OpenError::Unreadable)?;
         let keys = seal::open(&reader, &*seal, recovery)?;
         app.barrier.unseal(keys);

@@ -60,6 +60,6 @@ async fn rotate(context: &Context<'_>) -> Result<Answer, Refusal> {
     keyring.rotate(app.barrier.now(), app.barrier.entropy());
     let sealed = keyring.seal_to(&keys.root, app.barrier.entropy());
     context.write(|draft| seal::store_keyring(draft, &sealed)).await?;
-    app.barrier.unseal(OpenedKeys { keyring, root: std::sync::Arc::clone(&keys.root) });
+    app.barrier.replace(&keys, OpenedKeys { keyring, root: std::sync::Arc::clone(&keys.root) });
     Ok(Answer::no_content())
 }

@@ -181,6 +181,14 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
 /// The paths below `sys/` that need a token.
 async fn system(context: &Context<'_>) -> Result<Answer, Refusal> {
     let rest = context.rest();
+    // One name, one path: what the policy judged is what the handler takes.
+    let roots = ["mounts/", "auth/", "policies/acl/", "policy/"];
+    let listing = matches!(context.request.operation, Operation::List | Operation::Scan);
+    // A preflight names a mount, with its slash, and changes nothing.
+    let ends = rest.ends_with('/') && !rest.starts_with("internal/ui/mounts/");
+    if rest.contains("//") || (ends && !listing && !roots.contains(&rest)) {
+        return Err(Refusal::UnsupportedPath);
+    }
     let (first, _) = rest.split_once('/').unwrap_or((rest, ""));
     match first {
         "mounts" | "auth" | "remount" | "internal" => mounts::act(context).await,

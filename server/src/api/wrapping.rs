@@ -12,8 +12,12 @@ use super::Context;
 use crate::authn::token::{self, Token, TokenKind};
 use crate::barrier::{Columns, Draft};
 use crate::http::answer::{Answer, Envelope, Form};
+use crate::mounts::SYSTEM_LEASE_S;
 use crate::pep::Door;
 use crate::refusal::Refusal;
+
+/// Longest time that an answer is kept: the longest lease of the system.
+const TTL_NANOS_MAX: i64 = SYSTEM_LEASE_S * 1_000_000_000;
 
 /// A wrapped answer, as kept in its row under the key of its token.
 #[derive(Serialize, Deserialize)]
@@ -43,7 +47,7 @@ pub async fn wrap_if_asked(context: &Context<'_>, answer: Answer) -> Result<Answ
     let body = body.trim_end_matches('\n').to_owned();
     let path = context.request.path.clone();
     context.note(|facts| facts.set(EventKind::WrapIssued, "", "wrapping"));
-    let nanos = i64::try_from(ttl.as_nanos()).unwrap_or(i64::MAX);
+    let nanos = i64::try_from(ttl.as_nanos()).unwrap_or(i64::MAX).min(TTL_NANOS_MAX);
     issue(context, Sealing { status: answer.status, body, path, nanos, inside }, None).await
 }
 

@@ -32,6 +32,8 @@ use crate::{jobs, pep};
 
 /// Time for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a connection could not be accepted: there is no event for a descriptor that becomes free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that may wait to be accepted, per worker.
 const BACKLOG: i32 = 1024;
 /// Header fields of a request.
@@ -91,7 +93,7 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
                 Err(error) => {
                     // Out of descriptors, or the peer is gone already: neither is a reason to stop serving.
                     tracing::warn!(error = %error, "a connection could not be accepted");
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             },
@@ -107,9 +109,13 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
             let _seat = seat;
             drop(stream.set_nodelay(true));
             match &serving.tls {
-                None => connection(&serving, worker, stream, peer.ip(), watcher).await,
+                None => connection(&serving, worker, stream, Version::HTTP_11, peer.ip(), watcher).await,
                 Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(&serving, worker, stream, peer.ip(), watcher).await,
+                    Ok(Ok(stream)) => {
+                        let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        let version = if agreed { Version::HTTP_2 } else { Version::HTTP_11 };
+                        connection(&serving, worker, stream, version, peer.ip(), watcher).await;
+                    }
                     Ok(Err(error)) => tracing::debug!(error = %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!("TLS handshake took too long"),
                 },
@@ -125,13 +131,18 @@ async fn connection<S>(
     serving: &Serving,
     worker: Rc<Worker>,
     stream: S,
+    version: Version,
     source: IpAddr,
     watcher: hyper_util::server::graceful::Watcher,
 ) where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
     let limits = &worker.app.config.limits;
-    let mut builder = auto::Builder::new(LocalExecutor);
+    // The version is agreed before: waiting for the first bytes to tell it would be a wait without a limit.
+    let mut builder = match version {
+        Version::HTTP_2 => auto::Builder::new(LocalExecutor).http2_only(),
+        _ => auto::Builder::new(LocalExecutor).http1_only(),
+    };
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -143,7 +154,7 @@ async fn connection<S>(
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
-        .max_concurrent_streams(256)
+        .max_concurrent_streams(64)
         .keep_alive_interval(Duration::from_secs(30));
     let gate = Arc::clone(&serving.gate);
     let service = service_fn(move |request| {

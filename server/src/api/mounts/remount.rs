@@ -24,6 +24,10 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
             "migration_info": { "source_mount": moved.0, "target_mount": moved.1, "status": "success" },
         })));
     }
+    // Exactly this path: it is the one that a policy must grant `sudo` on.
+    if context.rest() != "remount" {
+        return Err(Refusal::UnsupportedPath);
+    }
     if context.request.operation != Operation::Update {
         return Err(Refusal::UnsupportedOperation);
     }
