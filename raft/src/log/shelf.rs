@@ -254,7 +254,9 @@ impl Shelf {
         if shared.fs.available(&shared.dir)? < bytes.into() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let pause = |done| self.pause(shared, if is_ahead(shared, done, bytes) { PAUSE } else { SHORT_PAUSE });
+        // On a full disk there are no writes to be in the way of; there would be, were it not for this.
+        let relaxed = |done| !shared.is_full() && is_ahead(shared, done, bytes);
+        let pause = |done| self.pause(shared, if relaxed(done) { PAUSE } else { SHORT_PAUSE });
         segment::prepare(&*shared.fs, &shared.dir, seq, bytes, pause)
     }
 }
