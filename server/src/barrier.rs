@@ -713,8 +713,10 @@ pub fn integrity(error: keyward_crypto::CryptoError) -> Refusal {
 
 fn submit(error: &SubmitError) -> Refusal {
     match error {
-        SubmitError::DiskFull => {
-            Refusal::Unavailable("the disk is full: nothing was written; free space and try again".into())
+        SubmitError::DiskFull { reserve_bytes } => {
+            let mib = reserve_bytes.div_ceil(1 << 20);
+            let text = format!("the disk is full: nothing was written; writes are taken again when {mib} MiB are free");
+            Refusal::Unavailable(text.into())
         }
         SubmitError::Overloaded => Refusal::Unavailable("too many writes are under way; try again".into()),
         SubmitError::NotLeader { .. } => Refusal::Unavailable("this node is not the leader; try again".into()),

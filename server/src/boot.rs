@@ -35,7 +35,7 @@ use crate::refusal::Refusal;
 use crate::seal::{self, NewSeal, OpenError, OpenedKeys};
 
 /// Free space below which writes are refused: what the state database, its write-ahead log and a checkpoint may still
-/// need for the writes that are under way. It must never run full itself, since its owner then has to stop.
+/// need for the writes that are under way. Should that not do, they wait for space.
 const RESERVE_BYTES: u64 = 192 << 20;
 /// The same for a development server, whose disk may be as small as 64 MiB of memory.
 const DEV_RESERVE_BYTES: u64 = 8 << 20;
