@@ -200,7 +200,7 @@ impl MountTable {
 /// # Errors
 /// [`Refusal::Internal`] if the body is not a mount.
 pub fn decode(body: &[u8]) -> Result<Mount, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::internal(format!("mount row: {error}")))
+    serde_json::from_slice(body).map_err(|error| Refusal::damaged("mount row", error))
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ const LISTS: [&str; 4] = [
     "passthrough_request_headers",
     "allowed_response_headers",
 ];
-/// Native nouns that no mount may have, since their routes would hide it (or it them).
+/// Native nouns that no mount may have, since their routes would hide it (or it them). `secrets` is the exception: a KV v2
+/// mount may have it, whose own paths the native routes give way to.
 const NATIVE_NOUNS: [&str; 11] = [
     "grants",
     "execute",
