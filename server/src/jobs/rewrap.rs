@@ -3,9 +3,11 @@
 //! Only the wrapping of a data key is made anew; values are not touched. The job is driven by a timer of its worker and
 //! can stop anywhere: what is done is done, and the next pass starts where an old epoch is still in use.
 
+use std::cell::RefCell;
+
 use keyward_crypto::keyring::{row_epoch, wrap_epoch};
+use keyward_model::Table;
 use keyward_model::event::EventKind;
-use keyward_model::{Id, Table};
 
 use crate::api::kv2;
 use crate::app::Worker;
@@ -62,13 +64,11 @@ impl Progress {
 
 async fn reseal(worker: &Worker, table: Table, rows: &[Vec<u8>]) -> Result<(), Refusal> {
     let barrier = &worker.app.barrier;
-    let request = Id::random(barrier.entropy());
-    let mut facts = Facts::new(request, barrier.now(), None, "system");
+    let mut facts = Facts::of_server(barrier);
     facts.set(EventKind::SysConfig, "administer", "system");
     facts.object = Some("keyring");
-    let intent = facts.intent(barrier.entropy(), barrier.now());
-    barrier
-        .write(&worker.snapshots, request, &intent, |draft| {
+    worker
+        .write(&RefCell::new(facts), |draft| {
             for key in rows {
                 let Some(opened) = draft.get(table, key)? else { continue };
                 if table == Table::Secrets {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use keyward_model::{ManualClock, Secret, SeededEntropy, Timestamp};
+use keyward_model::{Id, ManualClock, Secret, SeededEntropy, Timestamp};
 use keyward_raft::fs::OsFs;
 use keyward_raft::{Fresh, Node, Timing};
 use keyward_storage::Store;
@@ -70,25 +70,11 @@ async fn issue(worker: &Worker, name: &str, count: usize, parent: &str, ttl_s: O
             .write(&worker.snapshots, Id::random(barrier.entropy()), &[], |draft| {
                 for number in start..count.min(start + 200) {
                     let now = draft.now();
+                    let policies = vec!["default".into()];
                     let token = Token {
-                        accessor: token::fresh_accessor(draft.entropy()),
-                        kind: TokenKind::Service,
-                        policies: vec!["default".into()],
-                        path: "auth/token/create".into(),
-                        display_name: "token".into(),
-                        meta: None,
                         orphan: false,
-                        created: now,
-                        issued: Some(now),
-                        renewed: None,
-                        creation_ttl_s: 3600,
-                        ttl_s: 3600,
                         expires: ttl_s.map(|ttl| now.plus_seconds(ttl)),
-                        explicit_max_ttl_s: 0,
-                        period_s: 0,
-                        uses: 0,
-                        renewable: true,
-                        cubbyhole: Id::random(draft.entropy()),
+                        ..Token::new(TokenKind::Service, "auth/token/create", policies, now, draft.entropy())
                     };
                     let key = token::key_of(draft.keyring(), &format!("{name}-{number}"));
                     token::put(draft, &key, &token, &parent)?;
