@@ -338,7 +338,7 @@ fn first_mounts(entropy: &dyn Entropy, dev: bool) -> Vec<Mount> {
             lists: BTreeMap::new(),
             token_type: (kind == Kind::Token).then(|| "default-service".into()),
             kv: None,
-            closed: false,
+            closed: None,
         };
     let mut out = vec![
         mount("sys/", Kind::System, "system endpoints used for control, policy and debugging", "system", None),

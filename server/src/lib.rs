@@ -48,3 +48,6 @@ pub mod telemetry;
 pub mod clock;
 
 pub mod build;
+
+#[cfg(test)]
+mod testing;

@@ -402,3 +402,6 @@ impl Permit {
         self.target.door
     }
 }
+
+#[cfg(test)]
+mod tests;

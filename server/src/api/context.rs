@@ -83,6 +83,11 @@ impl<'a> Context<'a> {
         self.permit.session().ok_or(Refusal::Unauthenticated)
     }
 
+    /// What the record of this request says, for work that it goes on with in commands of its own.
+    pub fn facts(&self) -> &RefCell<Facts> {
+        self.facts
+    }
+
     /// Adds to what the record of this request says.
     pub fn note(&self, change: impl FnOnce(&mut Facts)) {
         change(&mut self.facts.borrow_mut());
@@ -102,12 +107,8 @@ impl<'a> Context<'a> {
         let opened =
             draft.get(Table::Mounts, &mount.id.0)?.ok_or_else(|| Refusal::NoRoute(self.request.path.clone()))?;
         let now = mounts::decode(opened.body.expose())?;
-        if now.closed || now.kind != mount.kind {
-            return Err(Refusal::Unavailable(
-                "this mount is being changed and comes back in a moment; try again".into(),
-            ));
-        }
-        Ok(())
+        now.serving()?;
+        if now.kind == mount.kind { Ok(()) } else { Err(Refusal::mount_closed()) }
     }
 
     /// Whether the token whose cubbyhole this is about still stands: what is written there after the token was removed would
