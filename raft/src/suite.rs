@@ -52,7 +52,9 @@ impl StoreBuilder<Types, LogStore, Padded, TempDir> for Builder {
         // The suite purges without ever having made a snapshot.
         purging.durable_next.store(u64::MAX, std::sync::atomic::Ordering::Release);
         let standing = Arc::new(Standing::of(store, &writer).unwrap());
+        let (jobs, queue) = mpsc::channel();
         let applier = Applier {
+            jobs: crate::jobs::Jobs::new(queue),
             writer: Some(writer),
             store_options,
             standing: Arc::clone(&standing),
@@ -63,8 +65,7 @@ impl StoreBuilder<Types, LogStore, Padded, TempDir> for Builder {
             dirty: Arc::new(Dirty::default()),
             compact: Arc::new(Notify::new()),
         };
-        let (jobs, queue) = mpsc::channel();
-        thread::spawn(move || applier.run(&queue));
+        thread::spawn(move || applier.run());
         Ok((dir, LogStore::new(log, purging), Padded(Machine::new(jobs, standing))))
     }
 }
