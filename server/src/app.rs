@@ -346,7 +346,7 @@ impl Worker {
         let barrier = &self.app.barrier;
         let request = facts.borrow().request;
         let intent = || facts.borrow().intent(barrier.entropy(), barrier.now());
-        barrier.write_told(&self.snapshots, request, &intent, decide).await
+        barrier.write(&self.snapshots, request, &intent, decide).await
     }
 
     /// Makes the record of a request durable.
