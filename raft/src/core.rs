@@ -9,6 +9,7 @@ use keyward_storage::Position;
 use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 
 use crate::applier::{Job, Standing};
 use crate::change::Changes;
@@ -26,6 +27,9 @@ use crate::store::{LogStore, Purging};
 use crate::submit::Coalescer;
 use crate::transfer::{self, Outgoing, Receiver};
 use crate::types::Types;
+
+/// How long a node that stops waits for what is under way, if others are needed for that.
+const LANDING_MAX: Duration = Duration::from_secs(2);
 
 /// What the thread works with.
 pub(crate) struct Core {
@@ -82,8 +86,7 @@ impl Core {
             standing: Arc::clone(&self.standing),
             receiver: Receiver::new(&self.standing.directory()),
         });
-        let started =
-            Started { raft: raft.clone(), runtime: Handle::current(), host, changes: Arc::clone(&changes) };
+        let started = Started { raft: raft.clone(), runtime: Handle::current(), host, changes: Arc::clone(&changes) };
         drop(ready.send(Ok(started)));
         let rounds = Rounds {
             reads: Arc::clone(&self.reads),
@@ -92,7 +95,8 @@ impl Core {
             standing: Arc::clone(&self.standing),
             board: Arc::clone(&board),
         };
-        let (roster, observer) = (Arc::clone(&self.roster), Arc::clone(&self.observer));
+        let (roster, alone, handing_over) = (Arc::clone(&self.roster), Arc::clone(&self.roster), Arc::clone(&changes));
+        let observer = Arc::clone(&self.observer);
         let comparing = compare(Arc::clone(&board), Arc::clone(&self.roster), Arc::clone(&self.standing), observer);
         let tasks = [
             tokio::spawn(Arc::clone(&self.roster).follow(raft.clone(), board)),
@@ -104,8 +108,19 @@ impl Core {
         let proposing = tokio::spawn(propose(raft.clone(), Arc::clone(&self.coalescer), self.observer));
         let stop = stopping.await;
         if stop.is_ok() {
-            drop(proposing.await);
-            self.coalescer.landed().await;
+            let proposed = proposing.abort_handle();
+            let landing = async {
+                drop(proposing.await);
+                self.coalescer.landed().await;
+            };
+            if alone.is_alone() {
+                landing.await;
+            } else {
+                // Without a majority nothing lands, however long one waits.
+                drop(timeout(LANDING_MAX, landing).await);
+                proposed.abort();
+                drop(handing_over.hand_over(None).await);
+            }
         } else {
             proposing.abort();
         }
@@ -223,11 +238,7 @@ async fn finish_changes(changes: Arc<Changes>, roster: Arc<Roster>) {
 ///
 /// # Errors
 /// They cannot.
-pub(crate) fn check_together(
-    log: &Log,
-    applied: Option<Position>,
-    installed: Option<u64>,
-) -> Result<(), StartError> {
+pub(crate) fn check_together(log: &Log, applied: Option<Position>, installed: Option<u64>) -> Result<(), StartError> {
     let last = log.last().map(|last| last.index);
     let applied = applied.map(|at| at.index);
     if applied > last && applied != installed {

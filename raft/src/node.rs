@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use keyward_model::command::decode_batch;
 use keyward_model::{Command, CommandError, Outcome};
@@ -138,7 +139,8 @@ impl Node {
         };
         threads.push(spawn("sm-checkpoint", Box::new(checkpoints)).map_err(StartError::Thread)?);
 
-        let (roster, reads) = (Arc::new(Roster::new(options.node_id)), Arc::new(Reads::new()));
+        let silence_max = Duration::from_millis(options.timing.election_max_ms);
+        let (roster, reads) = (Arc::new(Roster::new(options.node_id, silence_max)), Arc::new(Reads::new()));
         let coalescer = Arc::new(Coalescer::new(log.clone(), options.log.segment_bytes, Arc::clone(&roster)));
         let core = Core {
             node_id: options.node_id,
@@ -315,6 +317,11 @@ impl Node {
     /// Who leads, from now on.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.roster.leadership()
+    }
+
+    /// Whether this node leads. Cheap.
+    pub fn leads(&self) -> bool {
+        self.roster.leads()
     }
 
     /// Whether this node is the only voter, leads, and nobody is being added. Cheap.

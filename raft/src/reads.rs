@@ -135,6 +135,11 @@ impl Reads {
     }
 }
 
+/// Whoever waits no more is not told.
+fn tell<T>(waiter: oneshot::Sender<T>, answer: T) {
+    drop(waiter.send(answer).err());
+}
+
 /// What holds the rounds.
 pub(crate) struct Rounds {
     pub(crate) reads: Arc<Reads>,
@@ -163,10 +168,10 @@ impl Rounds {
             }
             // Who asked for others is told at once when this node does not lead.
             if !there.is_empty() && !self.roster.leads() {
-                there.drain(..).for_each(|sender| drop(sender.send(Err(ReadError::NoLeader))));
+                there.drain(..).for_each(|sender| tell(sender, Err(ReadError::NoLeader)));
             }
             let index = timeout_at(until, self.index()).await.unwrap_or(Err(ReadError::NoLeader));
-            there.into_iter().for_each(|sender| drop(sender.send(index)));
+            there.into_iter().for_each(|sender| tell(sender, index));
             let standing = Arc::clone(&self.standing);
             // The next round need not wait until this one's point is applied.
             tokio::spawn(async move {
@@ -174,7 +179,7 @@ impl Rounds {
                     Ok(index) => timeout_at(until, standing.reach(index)).await.map_err(|_| ReadError::Timeout),
                     Err(error) => Err(error),
                 };
-                here.into_iter().for_each(|sender| drop(sender.send(reached)));
+                here.into_iter().for_each(|sender| tell(sender, reached));
             });
         }
     }

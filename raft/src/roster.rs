@@ -1,11 +1,13 @@
 //! Who takes part and who leads, for everyone to see: kept by a task on the raft thread, read by anyone.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::link::Board;
 use crate::machine::Machine;
@@ -56,13 +58,19 @@ pub(crate) struct Roster {
     /// Changes under way. While there are any, this node is not alone.
     changes: AtomicUsize,
     sole_voter: AtomicBool,
+    began: Instant,
+    /// When a leader was last heard, in milliseconds after `began`.
+    heard_ms: AtomicU64,
+    /// How long a leader may be silent.
+    silence_max: Duration,
+    woken: Notify,
     /// Held while it is judged whether this node is alone.
     judging: Mutex<()>,
 }
 
 impl Roster {
-    /// Nobody yet.
-    pub(crate) fn new(node_id: u64) -> Self {
+    /// Nobody yet. A leader that is silent for longer than `silence_max` is none.
+    pub(crate) fn new(node_id: u64, silence_max: Duration) -> Self {
         Self {
             node_id,
             alone: AtomicBool::new(false),
@@ -71,6 +79,10 @@ impl Roster {
             leadership: watch::Sender::new(Leadership::default()),
             changes: AtomicUsize::new(0),
             sole_voter: AtomicBool::new(false),
+            began: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            silence_max,
+            woken: Notify::new(),
             judging: Mutex::new(()),
         }
     }
@@ -78,7 +90,7 @@ impl Roster {
     /// A roster of one that leads.
     #[cfg(test)]
     pub(crate) fn leading() -> Self {
-        let roster = Self::new(1);
+        let roster = Self::new(1, Duration::ZERO);
         roster.leads.store(true, Ordering::Release);
         roster
     }
@@ -125,10 +137,32 @@ impl Roster {
         Change(Arc::clone(self))
     }
 
-    /// Takes over what the library says, whenever it changes.
+    /// Somebody who leads, or thinks so, gave a sign of life.
+    pub(crate) fn hear(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.store(now, Ordering::Release);
+        if !self.leads() && self.leader().is_none() {
+            self.woken.notify_one();
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Acquire));
+        self.began.elapsed().saturating_sub(heard) > self.silence_max
+    }
+
+    /// Takes over what the library says, whenever it changes. A leader that fell silent counts as none.
     pub(crate) async fn follow(self: Arc<Self>, raft: Raft<Types, Machine>, board: Arc<Board>) {
         let mut metrics = raft.server_metrics();
-        while metrics.changed().await.is_ok() {
+        loop {
+            let follows = !self.leads() && self.leader().is_some();
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() {
+                    return;
+                },
+                () = self.woken.notified() => {}
+                () = tokio::time::sleep(self.silence_max / 2), if follows => {}
+            }
             self.take(&raft, &board);
         }
     }
@@ -146,7 +180,8 @@ impl Roster {
         let leads = metrics.current_leader == Some(self.node_id);
         self.leads.store(leads, Ordering::Release);
         self.judge();
-        let leadership = Leadership { term: metrics.vote.leader_id.term, leader: metrics.current_leader, leads };
+        let leader = metrics.current_leader.filter(|_| leads || !self.is_silent());
+        let leadership = Leadership { term: metrics.vote.leader_id.term, leader, leads };
         self.leadership.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
     }
 

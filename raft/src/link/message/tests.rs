@@ -123,17 +123,10 @@ proptest! {
     #[test]
     fn rubbish_never_panics(bytes: Vec<u8>) {
         let bytes = Bytes::from(bytes);
-        drop(decode_append(&bytes));
-        drop(decode_appended(&bytes));
-        drop(decode_vote(&bytes));
-        drop(decode_voted(&bytes));
-        drop(decode_transfer(&bytes));
-        drop(decode_transferred(&bytes));
-        drop(decode_read_point(&bytes));
-        drop(decode_sums(&bytes));
-        drop(decode_differs(&bytes));
-        drop(decode_chunk(&bytes));
-        drop((Hello::decode(&bytes), Welcome::decode(&bytes)));
-        drop((Offer::decode(&bytes), Bid::decode(&bytes), Installed::decode(&bytes)));
+        let _ = (decode_append(&bytes), decode_appended(&bytes), decode_vote(&bytes), decode_voted(&bytes));
+        let _ = (decode_transfer(&bytes), decode_transferred(&bytes), decode_read_point(&bytes));
+        let _ = (decode_sums(&bytes), decode_differs(&bytes), decode_chunk(&bytes));
+        let _ = (Hello::decode(&bytes), Welcome::decode(&bytes));
+        let _ = (Offer::decode(&bytes), Bid::decode(&bytes), Installed::decode(&bytes));
     }
 }
