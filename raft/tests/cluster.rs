@@ -12,6 +12,7 @@ use common::net::{Cluster, eventually};
 use common::{Leader, rows};
 use keyward_model::{Outcome, Table};
 use keyward_raft::{ChangeError, ReadError, Role, SubmitError};
+use keyward_storage::Store;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_acknowledged_is_read_everywhere() {
@@ -143,7 +144,8 @@ async fn a_leader_that_stood_still_does_not_answer_from_the_past() {
 async fn leadership_is_handed_over_in_no_time() {
     let cluster = Cluster::of(3).await;
     let mut gaps = Vec::new();
-    for _ in 0..4 {
+    // On a busy machine one gap says little; one that is short shows that nobody waited for a silence.
+    while gaps.len() < 30 && gaps.iter().all(|gap| *gap > Duration::from_millis(100)) {
         cluster.write().await;
         let leader = cluster.leader().await;
         let began = Instant::now();
@@ -153,8 +155,7 @@ async fn leadership_is_handed_over_in_no_time() {
         assert_ne!(cluster.leader().await, leader);
         cluster.agree(last).await;
     }
-    println!("gaps of writes: {gaps:?}");
-    assert!(gaps.iter().min().unwrap() < &Duration::from_millis(250), "{gaps:?}");
+    assert!(gaps.len() < 30, "{gaps:?}");
     let leader = cluster.leader().await;
     let chosen = (1..=3).find(|id| *id != leader).unwrap();
     cluster.node(leader).hand_over(Some(chosen)).await.unwrap();
@@ -182,10 +183,12 @@ async fn a_clean_stop_of_the_leader_leaves_hardly_a_gap() {
     let mut cluster = Cluster::of(3).await;
     cluster.write().await;
     let leader = cluster.leader().await;
-    let began = Instant::now();
+    let other = cluster.node((1..=3).find(|id| *id != leader).unwrap());
     cluster.node(leader).shutdown().await.unwrap();
-    eventually("another leads", || cluster.leads().filter(|id| *id != leader)).await;
-    println!("gap of a clean stop: {:?}", began.elapsed());
+    // It stops only when another has taken over: nobody had to miss it first.
+    assert!(!cluster.node(leader).leads());
+    let leads = other.leadership().borrow().leader;
+    assert!(leads.is_none_or(|leads| leads != leader), "{leads:?}");
     cluster.kill(leader);
     cluster.write().await;
     cluster.start(leader);
@@ -264,7 +267,7 @@ async fn members_come_and_go_while_leaders_are_lost() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), done).await.expect(&cluster.show());
+        tokio::time::timeout(Duration::from_secs(30), done).await.unwrap_or_else(|_| panic!("{}", cluster.show()));
     }
     let removed = cluster.node(4);
     let last = cluster.write().await;
@@ -308,4 +311,157 @@ async fn a_dead_node_costs_next_to_nothing() {
     }
     let dialled = cluster.net.dials.load(Ordering::Relaxed) - dials;
     assert!(dialled < 40, "{dialled} attempts in a second");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_state_differs_stops_and_says_so() {
+    let mut cluster = Cluster::of(3).await;
+    cluster.fill(10).await;
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    let leader = cluster.leader().await;
+    let bad = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.kill(bad);
+    // Somebody changes a row and what the rows add up to; no check of the file alone can see it.
+    let folder = cluster.folder(bad).join("state");
+    common::forge(&folder);
+    cluster.start(bad);
+    cluster.write().await;
+    let failures = || cluster.running[&bad].told.failures.lock().unwrap().first().cloned();
+    let said = eventually("it says so", failures).await;
+    assert!(said.contains("differs from that of the leader"), "{said}");
+    for (id, running) in cluster.running.iter().filter(|(id, _)| **id != bad) {
+        assert_eq!(*running.told.failures.lock().unwrap(), Vec::<String>::new(), "node {id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_moves_to_another_address() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let moved = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.kill(moved);
+    cluster.net.rename(moved, "elsewhere");
+    cluster.start(moved);
+    let last = cluster.write().await;
+    cluster.node(leader).readdress(moved, "elsewhere").await.unwrap();
+    cluster.agree(last).await;
+    let members = cluster.node(moved).members();
+    assert_eq!(members.iter().find(|member| member.node == moved).unwrap().address, "elsewhere");
+    assert_eq!(cluster.node(leader).readdress(9, "x").await, Err(ChangeError::NotMember { node: 9 }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_and_nodes_under_a_wrong_name_are_turned_away() {
+    let cluster = Cluster::of(2).await;
+    cluster.write().await;
+    for (peer, from, to, since, welcome) in [(2, 2, 1, 0, 0), (9, 9, 1, 0, 3), (9, 2, 1, 0, 2), (2, 2, 7, 0, 2)] {
+        let answer = cluster.greet(1, peer, (from, to, since)).await;
+        assert_eq!(answer, Some(welcome), "{peer} as {from}");
+    }
+    // Who knows of a newer membership is let in: this node may have been away when it was added.
+    assert_eq!(cluster.greet(1, 9, (9, 1, u64::MAX)).await, Some(0));
+}
+
+/// Faults from a seed, one after the other, while one client writes and reads: nothing acknowledged is lost, no read is of
+/// the past.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_whatever_happens() {
+    for seed in [1, 2] {
+        let mut chance = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed);
+        let mut draw = |below: u64| {
+            chance ^= chance << 13;
+            chance ^= chance >> 7;
+            chance ^= chance << 17;
+            chance % below
+        };
+        let mut cluster = Cluster::of(3).await;
+        let mut last = cluster.write().await;
+        for step in 0..12 {
+            let victim = 1 + draw(3);
+            let fault = draw(4);
+            match fault {
+                0 => cluster.isolate(victim),
+                1 => cluster.kill(victim),
+                2 => drop(cluster.node(victim).hand_over(None).await),
+                _ => cluster.net.cut(victim, 1 + victim % 3),
+            }
+            for _ in 0..draw(4) {
+                let written = cluster.write().await;
+                assert!(written > last, "seed {seed}, step {step}: row {written} after {last}");
+                last = written;
+            }
+            if fault == 1 {
+                cluster.start(victim);
+            }
+            cluster.rejoin(victim);
+            for (id, running) in &cluster.running {
+                if running.node.read_point().await.is_ok() {
+                    let count = running.store.reader().unwrap().count(Table::Secrets).unwrap();
+                    assert!(count > last, "seed {seed}, step {step}: node {id} has {count} rows after row {last}");
+                }
+            }
+        }
+        let last = cluster.write().await;
+        cluster.agree(last).await;
+    }
+}
+
+/// In a cluster that lives, followers get what they need from the log although it is purged all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_keeps_up_needs_no_snapshot() {
+    let mut cluster = Cluster::alone(64 << 10);
+    for id in [2, 3] {
+        cluster.join(id).await;
+        cluster.node(1).promote(id).await.unwrap();
+    }
+    for _ in 0..20 {
+        cluster.fill(100).await;
+    }
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    for (id, running) in &cluster.running {
+        eventually(&format!("node {id} purges"), || running.node.status().purged).await;
+        assert_eq!(running.told.replaced.load(Ordering::SeqCst), 0, "node {id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_follower_does_not_hold_the_log_and_comes_back_by_snapshot() {
+    let mut cluster = Cluster::alone(64 << 10);
+    for id in [2, 3] {
+        cluster.join(id).await;
+        cluster.node(1).promote(id).await.unwrap();
+    }
+    let leader = cluster.leader().await;
+    let dead = if leader == 3 { 2 } else { 3 };
+    let before = cluster.node(dead).status().last_log_index;
+    cluster.kill(dead);
+    eventually("the rest agrees on a leader", || cluster.leads()).await;
+    while cluster.node(cluster.leader().await).status().purged <= before {
+        cluster.fill(100).await;
+    }
+    cluster.start(dead);
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    assert!(cluster.running[&dead].told.replaced.load(Ordering::SeqCst) > 0);
+}
+
+/// The power fails when a snapshot is in place and the log does not know of it yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_was_installed_may_be_ahead_of_the_log() {
+    let mut cluster = Cluster::alone(u64::MAX);
+    cluster.join(2).await;
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    cluster.kill(2);
+    cluster.fill(50).await;
+    let folder = cluster.folder(2).join("state");
+    cluster.store(1).snapshot_into(&folder.join("arrived")).unwrap();
+    let store = Store::open(&folder, &keyward_storage::Options::default()).unwrap();
+    store.install(&folder.join("arrived")).unwrap();
+    drop(store);
+    cluster.start(2);
+    let last = cluster.write().await;
+    cluster.agree(last).await;
 }

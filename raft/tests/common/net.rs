@@ -16,7 +16,7 @@ use keyward_raft::{
 };
 use keyward_storage::{Position, Store};
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
 use super::{Leader, rows};
 
@@ -29,6 +29,8 @@ pub struct Net {
     cuts: Mutex<BTreeMap<(u64, u64), u64>>,
     /// Bytes that may still go from one node to another before that way is cut by itself.
     fuse: Mutex<BTreeMap<(u64, u64), u64>>,
+    /// Addresses of nodes that moved.
+    moved: Mutex<BTreeMap<u64, String>>,
     pub bytes: AtomicU64,
     pub dials: AtomicUsize,
 }
@@ -51,6 +53,16 @@ impl Net {
     /// New connections between `a` and `b` work again.
     pub fn heal(&self, a: u64, b: u64) {
         self.cut.lock().unwrap().remove(&(a.min(b), a.max(b)));
+    }
+
+    /// Where `node` is.
+    fn address(&self, node: u64) -> String {
+        self.moved.lock().unwrap().get(&node).cloned().unwrap_or_else(|| format!("node-{node}"))
+    }
+
+    /// From now on `node` is at `address`.
+    pub fn rename(&self, node: u64, address: &str) {
+        self.moved.lock().unwrap().insert(node, address.to_owned());
     }
 
     /// Breaks what there is between `from` and `to` after so many more bytes; it can be made again.
@@ -81,7 +93,9 @@ impl Dialer for From {
             if net.is_cut(self.0, node) {
                 std::future::pending::<()>().await;
             }
-            assert_eq!(address, format!("node-{node}"));
+            if address != net.address(node) {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
             let there = net.nodes.lock().unwrap().get(&node).and_then(Weak::upgrade);
             let there = there.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionRefused))?;
             let (near, far) = duplex(64 << 10);
@@ -218,7 +232,7 @@ impl Cluster {
             log_bytes_max: self.log_bytes_max,
             timing: TIMING,
             dialer: Arc::new(From(id, Arc::clone(&self.net))),
-            address: format!("node-{id}"),
+            address: self.net.address(id),
         };
         let store = Store::open(&folder.join("state"), &keyward_storage::Options::default()).unwrap();
         let told = Arc::new(Told::default());
@@ -319,6 +333,22 @@ impl Cluster {
             assert!(rows(&reader) > last);
             assert_eq!(*running.told.failures.lock().unwrap(), Vec::<String>::new());
         }
+    }
+
+    /// Greets `node` on a connection of `peer`, and gives the first byte of the answer.
+    pub async fn greet(&self, node: u64, peer: u64, (from, to, since): (u64, u64, u64)) -> Option<u8> {
+        let (mut near, far) = duplex(4096);
+        self.node(node).accept(peer, Box::new(far));
+        let mut body = b"keyward\0".to_vec();
+        body.extend([1, 0, 1, 0, 0]); // versions 1 to 1, the lane of the log
+        [from, to, since].iter().for_each(|number| body.extend(number.to_le_bytes()));
+        near.write_all(&u32::try_from(9 + body.len()).unwrap().to_le_bytes()).await.unwrap();
+        near.write_all(&[1, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        near.write_all(&body).await.unwrap();
+        let mut answer = [0; 16];
+        near.read_exact(&mut answer).await.ok()?;
+        assert_eq!(answer[4], 0x81, "an answer to the greeting");
+        Some(answer[13])
     }
 
     pub fn show(&self) -> String {

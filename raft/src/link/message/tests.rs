@@ -123,10 +123,10 @@ proptest! {
     #[test]
     fn rubbish_never_panics(bytes: Vec<u8>) {
         let bytes = Bytes::from(bytes);
-        let _ = (decode_append(&bytes), decode_appended(&bytes), decode_vote(&bytes), decode_voted(&bytes));
-        let _ = (decode_transfer(&bytes), decode_transferred(&bytes), decode_read_point(&bytes));
-        let _ = (decode_sums(&bytes), decode_differs(&bytes), decode_chunk(&bytes));
-        let _ = (Hello::decode(&bytes), Welcome::decode(&bytes));
-        let _ = (Offer::decode(&bytes), Bid::decode(&bytes), Installed::decode(&bytes));
+        drop((decode_append(&bytes), decode_appended(&bytes), decode_vote(&bytes), decode_voted(&bytes)));
+        drop((decode_transfer(&bytes), decode_transferred(&bytes), decode_sums(&bytes), decode_chunk(&bytes)));
+        drop((decode_append(&bytes), decode_read_point(&bytes), decode_differs(&bytes), Hello::decode(&bytes)));
+        drop((decode_append(&bytes), Offer::decode(&bytes), Bid::decode(&bytes), Installed::decode(&bytes)));
+        drop((decode_append(&bytes), Welcome::decode(&bytes)));
     }
 }
