@@ -428,6 +428,11 @@ impl keyward_raft::Observer for Applied {
         }
     }
 
+    fn replaced(&self, _store: &Store) {
+        // WHY: the readers of all workers still show the old state; a start opens the new one.
+        (self.on_failure)("another node's state was put in the place of this one's: start the node again");
+    }
+
     fn failed(&self, error: &str) {
         (self.on_failure)(error);
     }

@@ -47,8 +47,9 @@ pub(crate) fn on_a_node(test: impl AsyncFnOnce(&Rc<Worker>, &ManualClock)) {
         entropy: entropy.clone(),
         log: keyward_raft::log::Options::default(),
         log_bytes_max: 1 << 20,
-        store: store_options,
         timing: Timing::default(),
+        dialer: Arc::new(keyward_raft::link::Nobody),
+        address: String::new(),
     };
     let node = Node::start(options, store.clone(), Arc::new(observer)).unwrap();
     outcomes.open();
