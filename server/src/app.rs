@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::authn::token::{self, Session, Sessions};
 use crate::barrier::{Barrier, Generations};
+use crate::cluster::Cluster;
 use crate::config::{Config, Tls};
 use crate::mounts::MountTable;
 use crate::policies;
@@ -27,6 +28,8 @@ use crate::snapshot::Snapshots;
 pub struct App {
     /// Sealed reads and writes.
     pub barrier: Arc<Barrier>,
+    /// This node among its peers.
+    pub cluster: Arc<Cluster>,
     /// Opened tokens.
     pub sessions: Arc<Sessions>,
     /// The configuration.
@@ -116,6 +119,7 @@ impl App {
     /// Puts the shared parts together.
     pub fn new(
         barrier: Arc<Barrier>,
+        cluster: Arc<Cluster>,
         sessions: Arc<Sessions>,
         config: Config,
         store: Store,
@@ -125,6 +129,7 @@ impl App {
         let started = barrier.now();
         Self {
             barrier,
+            cluster,
             sessions,
             config,
             store,
@@ -157,6 +162,9 @@ impl App {
 
     /// Where clients reach this node.
     pub fn address(&self) -> String {
+        if let Some(address) = &self.config.cluster.api_address {
+            return address.clone();
+        }
         let plain = matches!(self.config.listen.tls, Tls::Plain | Tls::PlainAnywhere);
         format!("{}://{}", if plain { "http" } else { "https" }, self.config.listen.address)
     }
@@ -405,6 +413,11 @@ impl keyward_raft::Observer for Applied {
                 Err(io::Error::other(error))
             }
         }
+    }
+
+    fn replaced(&self, _store: &Store) {
+        // WHY: the readers of all workers still show the old state; a start opens the new one.
+        (self.on_failure)("another node's state was put in the place of this one's: start the node again");
     }
 
     fn failed(&self, error: &str) {

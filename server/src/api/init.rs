@@ -182,7 +182,7 @@ async fn open(context: &Context<'_>, seal: Box<dyn Seal>, recovery: bool) -> Res
             return Ok(());
         }
         let reader = app.store.reader().map_err(|_| OpenError::Unreadable)?;
-        let keys = seal::open(&reader, &*seal, recovery)?;
+        let keys = seal::open(&reader, &*seal, recovery, app.cluster.node())?;
         app.barrier.unseal(keys);
         Ok::<_, OpenError>(())
     })

@@ -5,6 +5,8 @@ pub mod reaper;
 
 pub mod rewrap;
 
+pub mod members;
+
 use std::rc::Rc;
 use std::time::Duration;
 
