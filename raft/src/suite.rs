@@ -20,7 +20,7 @@ use crate::checkpoint::Dirty;
 use crate::fs::OsFs;
 use crate::log::{Ground, Log, Options};
 use crate::machine::{Machine, MachineSnapshot};
-use crate::node::Observer;
+use crate::observer::Observer;
 use crate::snapshot::SnapshotData;
 use crate::store::{LogStore, Purging};
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, Types};
@@ -31,6 +31,7 @@ struct Quiet;
 
 impl Observer for Quiet {
     fn applied(&self, _position: Position, _commands: &[(Command, Outcome)]) {}
+    fn replaced(&self, _store: &Store) {}
     fn failed(&self, _error: &str) {}
 }
 
@@ -54,7 +55,6 @@ impl StoreBuilder<Types, LogStore, Padded, TempDir> for Builder {
         let standing = Arc::new(Standing::of(store, &writer).unwrap());
         let applier = Applier {
             writer: Some(writer),
-            store_options,
             standing: Arc::clone(&standing),
             purging: Arc::default(),
             log: log.clone(),

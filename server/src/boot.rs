@@ -182,7 +182,6 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
                 None => keyward_raft::log::Options { reserve_bytes: RESERVE_BYTES, ..Default::default() },
             },
             log_bytes_max: LOG_BYTES_MAX,
-            store: store_options,
             timing: Timing::default(),
             dialer: Arc::new(Members(Arc::clone(&cluster))),
             address: cluster.address().unwrap_or_default(),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use keyward_model::{Change, Command, Id, Outcome, Row, SeededEntropy, StateSum, Table, Timestamp};
 use keyward_raft::{Fresh, Observer, Options, Timing, fs::OsFs, log};
-use keyward_storage::{Position, Reader, row_digest};
+use keyward_storage::{Position, Reader, Store, row_digest};
 
 /// Small segments, so that they roll.
 pub fn options(dir: &Path) -> Options {
@@ -20,8 +20,9 @@ pub fn options(dir: &Path) -> Options {
         entropy: Arc::new(SeededEntropy::new(3)),
         log: log::Options { segment_bytes: 128 << 10, ..log::Options::default() },
         log_bytes_max: 256 << 10,
-        store: keyward_storage::Options::default(),
         timing: Timing::default(),
+        dialer: Arc::new(keyward_raft::link::Nobody),
+        address: String::new(),
     }
 }
 
@@ -101,6 +102,8 @@ impl Observer for Seen {
     fn applied(&self, position: Position, commands: &[(Command, Outcome)]) {
         self.0.lock().unwrap().push((position, commands.iter().map(|(_, outcome)| *outcome).collect()));
     }
+
+    fn replaced(&self, _store: &Store) {}
 
     fn failed(&self, error: &str) {
         panic!("the node failed: {error}");

@@ -39,7 +39,6 @@ fn on_a_node(test: impl AsyncFnOnce(&Worker, &ManualClock)) {
         entropy: entropy.clone(),
         log: keyward_raft::log::Options::default(),
         log_bytes_max: 1 << 20,
-        store: store_options,
         timing: Timing::default(),
         dialer: Arc::new(keyward_raft::link::Nobody),
         address: String::new(),
