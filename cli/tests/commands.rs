@@ -317,7 +317,11 @@ fn members_of_a_cluster() {
         .on("GET /v1/sys/seal-status", 200, json!({"type": "keyfile", "initialized": true, "sealed": false}))
         .on("GET /v1/sys/leader", 200, json!({"ha_enabled": true, "is_self": true}))
         .on("GET /v1/sys/cluster/members", 200, envelope(&members))
-        .on("POST /v1/sys/cluster/join-token", 200, envelope(&json!({"join_token": "kwj1.x", "expires": "soon", "name": null})))
+        .on(
+            "POST /v1/sys/cluster/join-token",
+            200,
+            envelope(&json!({"join_token": "kwj1.x", "expires": "soon", "name": null})),
+        )
         .on("DELETE /v1/sys/cluster/members/two?force=true", 204, Value::Null)
         .on("POST /v1/sys/cluster/members/two/promote", 204, Value::Null)
         .on("PUT /v1/sys/step-down", 204, Value::Null);

@@ -172,7 +172,8 @@ impl Applier {
         let membership = writer.membership().filter(|(at, _)| loads.iter().any(|load| to_position(load.at) == *at));
         drop(entries);
 
-        let membership = membership.map(|(at, bytes)| read_membership(at, &bytes)).transpose().map_err(ApplyError::Io)?;
+        let membership =
+            membership.map(|(at, bytes)| read_membership(at, &bytes)).transpose().map_err(ApplyError::Io)?;
         let sum = writer.sum();
         let mut state = self.standing.state();
         state.applied = Some(last);

@@ -82,8 +82,7 @@ impl Core {
             standing: Arc::clone(&self.standing),
             receiver: Receiver::new(&self.standing.directory()),
         });
-        let started =
-            Started { raft: raft.clone(), runtime: Handle::current(), host, changes: Arc::clone(&changes) };
+        let started = Started { raft: raft.clone(), runtime: Handle::current(), host, changes: Arc::clone(&changes) };
         drop(ready.send(Ok(started)));
         let rounds = Rounds {
             reads: Arc::clone(&self.reads),
@@ -223,11 +222,7 @@ async fn finish_changes(changes: Arc<Changes>, roster: Arc<Roster>) {
 ///
 /// # Errors
 /// They cannot.
-pub(crate) fn check_together(
-    log: &Log,
-    applied: Option<Position>,
-    installed: Option<u64>,
-) -> Result<(), StartError> {
+pub(crate) fn check_together(log: &Log, applied: Option<Position>, installed: Option<u64>) -> Result<(), StartError> {
     let last = log.last().map(|last| last.index);
     let applied = applied.map(|at| at.index);
     if applied > last && applied != installed {

@@ -213,7 +213,8 @@ impl Receiver {
             return wire.flush().await;
         }
         let mut arrived = self.arrived.lock().await;
-        let have = arrived.filter(|(of, _)| of.hash == offer.hash && of.bytes == offer.bytes).map_or(0, |(_, have)| have);
+        let have =
+            arrived.filter(|(of, _)| of.hash == offer.hash && of.bytes == offer.bytes).map_or(0, |(_, have)| have);
         wire.answer(Kind::Offer, frame.id, &Bid::From(have).encode());
         let finish = self.take_parts(&mut wire, &mut arrived, offer, have).await?;
         *arrived = None;
@@ -231,7 +232,8 @@ impl Receiver {
         mut have: u64,
     ) -> io::Result<u64> {
         let mut options = tokio::fs::OpenOptions::new();
-        let mut file = options.create(true).truncate(false).write(true).mode(0o600).open(self.directory.join(INCOMING)).await?;
+        let mut file =
+            options.create(true).truncate(false).write(true).mode(0o600).open(self.directory.join(INCOMING)).await?;
         file.set_len(have).await?;
         file.seek(io::SeekFrom::Start(have)).await?;
         loop {

@@ -213,7 +213,14 @@ fn record(
     let wrapped = seal
         .wrap(root, &context(domain), entropy)
         .map_err(|error| Refusal::internal(format!("the root key could not be wrapped: {error}")))?;
-    Ok(SealRecord { kind: seal.kind().to_owned(), shares, threshold, recovery, wrapped: STANDARD.encode(wrapped), node: None })
+    Ok(SealRecord {
+        kind: seal.kind().to_owned(),
+        shares,
+        threshold,
+        recovery,
+        wrapped: STANDARD.encode(wrapped),
+        node: None,
+    })
 }
 
 impl Records {

@@ -119,7 +119,9 @@ fn join(config: &Config, token: &str) -> Result<(), CliError> {
         given => Zeroizing::new(given.to_owned()),
     };
     guest::join(config, &token, &SystemClock, &OsEntropy).map_err(|error| CliError::Server(error.to_string()))?;
-    say("This node was let into the cluster. It gets a copy of everything now, and votes once it has kept up for a while.\n");
+    say(
+        "This node was let into the cluster. It gets a copy of everything now, and votes once it has kept up for a while.\n",
+    );
     Ok(())
 }
 

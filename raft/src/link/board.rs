@@ -90,7 +90,8 @@ impl Board {
     /// membership, by which it is one. A node that was removed knows only of an older one.
     pub(crate) fn admits(&self, node: u64, member_since: u64) -> bool {
         let state = self.state();
-        let is_member = state.book.is_empty() || state.book.contains_key(&node) || member_since > state.membership_index;
+        let is_member =
+            state.book.is_empty() || state.book.contains_key(&node) || member_since > state.membership_index;
         is_member && !state.departed.contains(&node)
     }
 

@@ -133,11 +133,7 @@ impl Call {
 ///
 /// # Errors
 /// The node cannot be reached, or does not want this one.
-pub(crate) async fn connect(
-    dialer: &dyn Dialer,
-    address: &str,
-    hello: Hello,
-) -> io::Result<Wire> {
+pub(crate) async fn connect(dialer: &dyn Dialer, address: &str, hello: Hello) -> io::Result<Wire> {
     let greet = async {
         let mut wire = Wire::new(dialer.dial(hello.to, address).await?);
         wire.ask(Kind::Hello, 0, &hello.encode());

@@ -196,7 +196,9 @@ impl Wire {
         let (Some(length), Some(kind)) = (fields.u32(), fields.u8()) else { return Ok(None) };
         let length = length as usize;
         let broken = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        let Some(known) = Kind::of(kind & !ANSWER) else { return broken(format!("a frame of the unknown kind {kind}")) };
+        let Some(known) = Kind::of(kind & !ANSWER) else {
+            return broken(format!("a frame of the unknown kind {kind}"));
+        };
         if !(HEAD_BYTES..=HEAD_BYTES + known.body_bytes_max()).contains(&length) {
             return broken(format!("a frame of kind {kind} with a length of {length}"));
         }
@@ -242,9 +244,16 @@ mod tests {
     #[tokio::test]
     async fn a_length_or_a_kind_that_cannot_be_ends_the_link() {
         let small = u32::try_from(SMALL_BYTES_MAX + HEAD_BYTES).unwrap();
-        for (length, kind, is_good) in
-            [(9, 1, true), (8, 1, false), (0, 1, false), (small, 4, true), (small + 1, 4, false), (u32::MAX, 3, false), (9, 0, false), (9, 99, false)]
-        {
+        for (length, kind, is_good) in [
+            (9, 1, true),
+            (8, 1, false),
+            (0, 1, false),
+            (small, 4, true),
+            (small + 1, 4, false),
+            (u32::MAX, 3, false),
+            (9, 0, false),
+            (9, 99, false),
+        ] {
             let (near, mut far) = duplex(64);
             far.write_all(&u32::to_le_bytes(length)).await.unwrap();
             far.write_all(&[kind]).await.unwrap();

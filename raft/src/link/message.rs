@@ -461,6 +461,5 @@ fn log_id_option(fields: &mut Fields<'_>) -> Option<Option<LogId>> {
     if fields.flag()? { Some(Some(fields.log_id()?)) } else { Some(None) }
 }
 
-
 #[cfg(test)]
 mod tests;

@@ -56,7 +56,8 @@ impl Host {
     async fn serve(self: Arc<Self>, peer: u64, mut wire: Wire) -> io::Result<()> {
         let late = || io::Error::from(io::ErrorKind::TimedOut);
         let greeting = timeout(GREETING_MAX, wire.next()).await.map_err(|_| late())??;
-        let hello = (greeting.kind == Kind::Hello && !greeting.is_answer).then(|| Hello::decode(&greeting.body)).flatten();
+        let hello =
+            (greeting.kind == Kind::Hello && !greeting.is_answer).then(|| Hello::decode(&greeting.body)).flatten();
         let Some(hello) = hello else { return Err(broken()) };
         let welcome = self.welcome(peer, &hello);
         wire.answer(Kind::Hello, greeting.id, &welcome.encode());

@@ -6,10 +6,10 @@ use keyward_model::{Id, SeededEntropy, StateSum, Timestamp};
 use tempfile::TempDir;
 
 use super::*;
-use crate::link::Nobody;
-use crate::options::{Fresh, Timing};
-use crate::log;
 use crate::fs::sim::{Fault, Loss, SimFs};
+use crate::link::Nobody;
+use crate::log;
+use crate::options::{Fresh, Timing};
 
 /// Counts what it is told.
 #[derive(Default)]

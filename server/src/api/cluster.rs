@@ -69,13 +69,21 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
     addresses.extend(rows::nodes(context.reader())?.into_iter().map(|(_, row)| row.node_address));
     addresses = unique(addresses);
     let (entropy, expires) = (app.barrier.entropy(), app.barrier.now().plus_seconds(ttl_s));
-    let token =
-        JoinToken::draw(installation.cluster, fingerprint(trust.authority()), addresses.clone(), expires, name, entropy);
+    let token = JoinToken::draw(
+        installation.cluster,
+        fingerprint(trust.authority()),
+        addresses.clone(),
+        expires,
+        name,
+        entropy,
+    );
     let row = token.to_row(keys.domain(), &keys.root, entropy);
     context
         .write(|draft| {
             if rows::draft_tokens(draft)? >= TOKENS_MAX {
-                return Err(Refusal::malformed(format!("{TOKENS_MAX} join tokens wait already; they end by themselves")));
+                return Err(Refusal::malformed(format!(
+                    "{TOKENS_MAX} join tokens wait already; they end by themselves"
+                )));
             }
             rows::put_token(draft, token.id, &row)
         })
@@ -206,8 +214,7 @@ fn breaks_majority(gone: u64, me: u64, members: &[Member]) -> bool {
         return false;
     }
     let left: Vec<_> = members.iter().filter(|member| member.role == Role::Voter && member.node != gone).collect();
-    let answers =
-        |member: &&&Member| member.node == me || member.heard_ms.is_some_and(|heard| heard <= SILENT_MS);
+    let answers = |member: &&&Member| member.node == me || member.heard_ms.is_some_and(|heard| heard <= SILENT_MS);
     left.iter().filter(answers).count() <= left.len() / 2
 }
 

@@ -108,8 +108,8 @@ impl Held {
         ca: CertificateDer<'static>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, CertificateError> {
-        let facts = Facts::of(&leaf)
-            .ok_or_else(|| CertificateError::Content("the certificate is not one of a node".into()))?;
+        let facts =
+            Facts::of(&leaf).ok_or_else(|| CertificateError::Content("the certificate is not one of a node".into()))?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let certified = CertifiedKey::from_der(vec![leaf, ca], key, &provider).map_err(content)?;
         Ok(Self { certified: Arc::new(certified), facts })

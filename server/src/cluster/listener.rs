@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use rustls::server::{Accepted, Acceptor};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::server::{StartHandshake, TlsStream};
 use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::{StartHandshake, TlsStream};
 
 use super::node::Cluster;
 use super::tls::{Lane, Trust};
@@ -113,9 +113,7 @@ impl Knock {
         let source = source.ip();
         match (lane, peer) {
             (Lane::Join, peer) => Ok(Visitor::Joining(JoiningConnection { peer, source, stream, seats })),
-            (Lane::Api, Some(peer)) => {
-                Ok(Visitor::Forwarding(ForwardedConnection { peer, source, stream, seats }))
-            }
+            (Lane::Api, Some(peer)) => Ok(Visitor::Forwarding(ForwardedConnection { peer, source, stream, seats })),
             (Lane::Api | Lane::Raft, _) => Err(stranger()),
         }
     }

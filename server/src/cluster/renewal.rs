@@ -92,8 +92,7 @@ pub async fn issue(
     let Some(row) = rows::node(worker.reader(), number)? else { return Ok(None) };
     let installation = seal::installation(worker.reader())?.ok_or(Refusal::Sealed)?;
     let authority = authority(worker)?;
-    let subject =
-        Subject { cluster: installation.cluster, node: row.node, number, incarnation: row.incarnation };
+    let subject = Subject { cluster: installation.cluster, node: row.node, number, incarnation: row.incarnation };
     let leaf = authority.issue(csr, subject, app.barrier.now().seconds()).map_err(|error| match error {
         AuthorityError::Request(_) => Refusal::malformed(error.to_string()),
         other => Refusal::internal(other.to_string()),

@@ -16,9 +16,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use subtle::ConstantTimeEq as _;
 
@@ -178,9 +176,8 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let is_pinned = |certificate: &&CertificateDer<'_>| {
-            bool::from(authority::fingerprint(certificate).ct_eq(&self.authority))
-        };
+        let is_pinned =
+            |certificate: &&CertificateDer<'_>| bool::from(authority::fingerprint(certificate).ct_eq(&self.authority));
         let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let ca = intermediates.iter().take(CHAIN_MAX).find(is_pinned).ok_or(unknown)?;
         let verifier =

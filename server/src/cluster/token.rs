@@ -66,7 +66,9 @@ struct Content<'a> {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Something else.
-    #[error("this is not a join token: one line that begins with `{PREFIX}` is expected, as `keyward operator join-token` prints it")]
+    #[error(
+        "this is not a join token: one line that begins with `{PREFIX}` is expected, as `keyward operator join-token` prints it"
+    )]
     Foreign,
     /// A token of which something is missing or changed.
     #[error("the join token is damaged: copy the whole line, or make a new one with `keyward operator join-token`")]

@@ -258,11 +258,7 @@ mod tests {
             incarnation: 1,
             seal_key: Some("a2V5".into()),
             now: 7,
-            place: Place {
-                name: "two".into(),
-                node_address: "h:1".into(),
-                api_address: "https://h:2".into(),
-            },
+            place: Place { name: "two".into(), node_address: "h:1".into(), api_address: "https://h:2".into() },
         }
     }
 

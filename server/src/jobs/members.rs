@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use keyward_model::Id;
 use keyward_model::Table;
 use keyward_model::event::EventKind;
-use keyward_model::Id;
 use keyward_raft::{ChangeError, Member, Role};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -51,6 +51,7 @@ struct Memory {
     renew_after: Option<Instant>,
     change_after: Option<Instant>,
     unseal_after: Option<Instant>,
+    yield_after: Option<Instant>,
     /// Whether this node came without a seal and waits for the state that holds it.
     waits_for_seal: bool,
     /// What Raft was told about standing for election.
@@ -61,7 +62,8 @@ struct Memory {
 pub async fn run(worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut memory = Memory { waits_for_seal: worker.app.barrier.is_sealed() && !has_seal(&worker), ..Memory::default() };
+    let mut memory =
+        Memory { waits_for_seal: worker.app.barrier.is_sealed() && !has_seal(&worker), ..Memory::default() };
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -86,7 +88,7 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
             }
         }
     }
-    may_lead(worker, memory);
+    may_lead(worker, memory, now).await;
     if passed(memory.renew_after) && renewal::is_due(worker) {
         memory.renew_after = Some(now + AGAIN_AFTER);
         if let Err(refusal) = renewal::renew(worker).await {
@@ -107,12 +109,19 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
 }
 
 /// A sealed node does not stand for election: it could not write. One that leads lets another.
-fn may_lead(worker: &Worker, memory: &mut Memory) {
+async fn may_lead(worker: &Worker, memory: &mut Memory, now: Instant) {
     let node = worker.app.barrier.node();
     let may = !worker.app.barrier.is_sealed() || node.is_alone();
     if memory.may_lead != Some(may) {
         node.campaign(may);
         memory.may_lead = Some(may);
+    }
+    let leads = node.leadership().borrow().leads;
+    if !may && leads && memory.yield_after.is_none_or(|after| now >= after) {
+        memory.yield_after = Some(now + AGAIN_AFTER);
+        if let Err(error) = node.hand_over(None).await {
+            tracing::warn!(error = %error, "this node leads and is sealed, and no other one can take over: nothing is written");
+        }
     }
 }
 

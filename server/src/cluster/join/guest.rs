@@ -40,7 +40,9 @@ pub enum JoinError {
     #[error(transparent)]
     Token(#[from] TokenError),
     /// The token's time is up.
-    #[error("the join token ended at {0}: make a new one with `keyward operator join-token`\n(if that is not so long ago, compare the clocks of the machines)")]
+    #[error(
+        "the join token ended at {0}: make a new one with `keyward operator join-token`\n(if that is not so long ago, compare the clocks of the machines)"
+    )]
     Expired(String),
     /// The folder is not empty.
     #[error("{folder}: {why}")]
@@ -221,7 +223,9 @@ fn place(config: &Config) -> Result<Place, JoinError> {
             }
             // In use, too, is better known before the token is spent.
             let listener = node::bind(address).map_err(|source| {
-                JoinError::Place(format!("cannot listen on {address} for other nodes: {source}\nchoose another cluster.listen"))
+                JoinError::Place(format!(
+                    "cannot listen on {address} for other nodes: {source}\nchoose another cluster.listen"
+                ))
             })?;
             address = listener.local_addr().unwrap_or(address);
             address.to_string()
@@ -236,8 +240,7 @@ fn place(config: &Config) -> Result<Place, JoinError> {
 /// The key of this node's own seal: the one in its file if somebody put one there, else a fresh one.
 fn seal_key(config: &Config, entropy: &dyn Entropy) -> Result<Secret<[u8; 32]>, JoinError> {
     if config.key_file().exists() {
-        return crate::boot::key_file(config, entropy)
-            .map_err(|error| JoinError::Place(error.to_string()));
+        return crate::boot::key_file(config, entropy).map_err(|error| JoinError::Place(error.to_string()));
     }
     let mut key = Secret::new([0; 32]);
     entropy.fill(key.expose_mut());
@@ -338,9 +341,9 @@ fn explain(error: &io::Error) -> String {
     use rustls::CertificateError as Bad;
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
-        Some(rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::NotValidForName | Bad::NotValidForNameContext { .. })) => {
-            "whoever answers there is not of the cluster that made the join token".into()
-        }
+        Some(rustls::Error::InvalidCertificate(
+            Bad::UnknownIssuer | Bad::NotValidForName | Bad::NotValidForNameContext { .. },
+        )) => "whoever answers there is not of the cluster that made the join token".into(),
         Some(rustls::Error::InvalidCertificate(
             Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },
         )) => "its certificate is not good by this machine's clock: compare the clocks of the machines".into(),

@@ -137,7 +137,8 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
     }
     // From here on it is somebody whom an operator trusts.
     if row.expires <= now {
-        let text = format!("the join token ended at {}: make a new one with `keyward operator join-token`", row.expires);
+        let text =
+            format!("the join token ended at {}: make a new one with `keyward operator join-token`", row.expires);
         return Ok(Answer::refused(Why::Expired, text));
     }
     let Ok(said) = serde_json::from_slice::<Join>(presented.body.expose()) else {
@@ -146,8 +147,8 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
     if let Some(answer) = unfit(&said, row.name.as_deref(), now, source) {
         return Ok(answer);
     }
-    let installation =
-        seal::installation(worker.reader())?.ok_or_else(|| Refusal::internal("a join token without an installation"))?;
+    let installation = seal::installation(worker.reader())?
+        .ok_or_else(|| Refusal::internal("a join token without an installation"))?;
     let (Some(node), Ok(csr)) = (Id::from_uuid(&said.node), STANDARD.decode(&said.csr)) else {
         return Ok(Answer::refused(Why::Request, "the request is not well formed"));
     };
