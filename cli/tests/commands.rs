@@ -323,6 +323,7 @@ fn members_of_a_cluster() {
             envelope(&json!({"join_token": "kwj1.x", "expires": "soon", "name": null})),
         )
         .on("DELETE /v1/sys/cluster/members/two?force=true", 204, Value::Null)
+        .on("DELETE /v1/sys/cluster/members/nobody", 404, json!({"errors": []}))
         .on("POST /v1/sys/cluster/members/two/promote", 204, Value::Null)
         .on("PUT /v1/sys/step-down", 204, Value::Null);
     let run = server.run(&["operator", "join-token", "-ttl=5m", "-name=two"], "").expect(0);
