@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::authn::token::{self, Session, Sessions};
 use crate::barrier::{Barrier, Committed, Draft, Generations};
 use crate::begun::Begun;
+use crate::cluster::Cluster;
 use crate::config::{Config, Tls};
 use crate::mounts::MountTable;
 use crate::policies;
@@ -29,6 +30,8 @@ use crate::snapshot::Snapshots;
 pub struct App {
     /// Sealed reads and writes.
     pub barrier: Arc<Barrier>,
+    /// This node among its peers.
+    pub cluster: Arc<Cluster>,
     /// Opened tokens.
     pub sessions: Arc<Sessions>,
     /// The configuration.
@@ -118,6 +121,7 @@ impl App {
     /// Puts the shared parts together.
     pub fn new(
         barrier: Arc<Barrier>,
+        cluster: Arc<Cluster>,
         sessions: Arc<Sessions>,
         config: Config,
         store: Store,
@@ -127,6 +131,7 @@ impl App {
         let started = barrier.now();
         Self {
             barrier,
+            cluster,
             sessions,
             config,
             store,
@@ -159,6 +164,9 @@ impl App {
 
     /// Where clients reach this node.
     pub fn address(&self) -> String {
+        if let Some(address) = &self.config.cluster.api_address {
+            return address.clone();
+        }
         let plain = matches!(self.config.listen.tls, Tls::Plain | Tls::PlainAnywhere);
         format!("{}://{}", if plain { "http" } else { "https" }, self.config.listen.address)
     }
