@@ -53,6 +53,8 @@ pub(crate) struct Applier {
     pub(crate) purging: Arc<Purging>,
     pub(crate) log: Log,
     pub(crate) log_bytes_max: u64,
+    /// Bytes of the log that stay for other nodes, if there are any.
+    pub(crate) log_bytes_kept: u64,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) dirty: Arc<Dirty>,
     pub(crate) compact: Arc<Notify>,
@@ -199,7 +201,10 @@ impl Applier {
         {
             writer.checkpoint(keyward_storage::Kind::Restart)?;
         }
-        if self.log.bytes() > self.log_bytes_max && !self.purging.asked.swap(true, Ordering::AcqRel) {
+        if self.log.bytes() > self.log_bytes_max
+            && self.may_purge(last)
+            && !self.purging.asked.swap(true, Ordering::AcqRel)
+        {
             self.compact.notify_one();
         }
         Ok(())
@@ -230,11 +235,41 @@ impl Applier {
         let writer = self.writer.as_mut().ok_or(ApplyError::NoWriter)?;
         let durable = writer.make_durable()?;
         self.purging.durable_next.store(durable.map_or(0, |at| at.index + 1), Ordering::Release);
+        let upto = self.purged_next(durable.map(to_log_id)).map_err(ApplyError::Io)?;
         let mut state = self.standing.state();
-        let meta = SnapshotMeta { last_log_id: durable.map(to_log_id), last_membership: state.membership.clone() };
-        state.snapshot = Some(meta);
+        if state.snapshot.as_ref().is_none_or(|last| last.last_log_id < upto) {
+            let meta = SnapshotMeta { last_log_id: upto, last_membership: state.membership.clone() };
+            state.snapshot = Some(meta);
+        } else {
+            self.purging.asked.store(false, Ordering::Release);
+        }
         drop(state);
         self.standing.snapshot().ok_or(ApplyError::NoWriter)
+    }
+
+    /// Whether there is something to purge, when `last` is applied.
+    fn may_purge(&self, last: LogId) -> bool {
+        let next = if self.keeps_for_others() { self.log.before_last(self.log_bytes_kept) } else { Some(last.index) };
+        next > self.log.purged().map(|purged| purged.index)
+    }
+
+    /// Up to where the log may be purged when everything up to `durable` is durable in the state. With other nodes a part of
+    /// the log is kept: one that is a little behind shall not need all of the state.
+    fn purged_next(&self, durable: Option<LogId>) -> io::Result<Option<LogId>> {
+        if !self.keeps_for_others() {
+            return Ok(durable);
+        }
+        let before = self.log.before_last(self.log_bytes_kept);
+        let before = before.map(|index| self.log.read(index..index + 1, u64::MAX)).transpose()?;
+        let before =
+            before.and_then(|entries| entries.first().map(|entry| entry.log_id)).filter(|id| Some(*id) <= durable);
+        // A snapshot names the membership that it holds, and that must not be one of later.
+        let members = *self.standing.state().membership.log_id();
+        Ok(before.max(self.log.purged()).max(members))
+    }
+
+    fn keeps_for_others(&self) -> bool {
+        self.log_bytes_kept > 0 && self.standing.state().membership.nodes().count() > 1
     }
 
     /// Promises nothing new: the log purges up to what the last snapshot names, which it did already.

@@ -31,6 +31,9 @@ use crate::types::Types;
 /// How long a node that stops waits for what is under way, if others are needed for that.
 const LANDING_MAX: Duration = Duration::from_secs(2);
 
+/// Between two attempts to hand over, when nobody can take it.
+const NOBODY_PAUSE: Duration = Duration::from_millis(250);
+
 /// What the thread works with.
 pub(crate) struct Core {
     pub(crate) node_id: u64,
@@ -102,7 +105,9 @@ impl Core {
             tokio::spawn(Arc::clone(&self.roster).follow(raft.clone(), board)),
             tokio::spawn(rounds.run()),
             tokio::spawn(comparing),
-            tokio::spawn(finish_changes(changes, roster)),
+            tokio::spawn(finish_changes(Arc::clone(&changes), Arc::clone(&roster))),
+            tokio::spawn(step_aside(changes, Arc::clone(&roster))),
+            tokio::spawn(turn_away(Arc::clone(&self.coalescer), roster)),
             tokio::spawn(compact(raft.clone(), self.compact)),
         ];
         let mut proposing = tokio::spawn(propose(raft.clone(), Arc::clone(&self.coalescer), self.observer));
@@ -236,6 +241,25 @@ async fn finish_changes(changes: Arc<Changes>, roster: Arc<Roster>) {
         if leadership.wait_for(|now| !now.leads).await.is_err() {
             return;
         }
+    }
+}
+
+/// Hands leadership over whenever this node has it and does not want it, as soon as there is somebody to take it.
+async fn step_aside(changes: Arc<Changes>, roster: Arc<Roster>) {
+    loop {
+        roster.leads_unwillingly().await;
+        if changes.hand_over(None).await.is_err() {
+            tokio::time::sleep(NOBODY_PAUSE).await;
+        }
+    }
+}
+
+/// Tells those who wait to write, when this node leads no more.
+async fn turn_away(coalescer: Arc<Coalescer>, roster: Arc<Roster>) {
+    let mut leadership = roster.leadership();
+    while leadership.wait_for(|now| now.leads).await.is_ok() {
+        let Ok(now) = leadership.wait_for(|now| !now.leads).await.map(|now| *now) else { return };
+        coalescer.turn_away(now.leader);
     }
 }
 

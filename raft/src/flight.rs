@@ -58,6 +58,21 @@ impl Flight {
         }
     }
 
+    /// Whether it is the same batch.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            _ => false,
+        }
+    }
+
+    /// Nobody knows what becomes of the batch, and it may take long until somebody does: the waiters are told that.
+    pub(crate) fn lose(&self) {
+        for waiter in self.take().into_iter().flat_map(|passengers| passengers.waiters) {
+            drop(waiter.send(Err(SubmitError::Unknown)));
+        }
+    }
+
     /// The batch was turned away. If it never came into the log the waiters are told `error`, else that nobody knows.
     pub(crate) fn refuse(&self, error: &SubmitError) {
         let logged = self.0.as_ref().is_some_and(|inner| inner.logged.load(Ordering::Acquire));

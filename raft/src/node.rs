@@ -125,6 +125,7 @@ impl Node {
             purging: Arc::clone(&purging),
             log: log.clone(),
             log_bytes_max: options.log_bytes_max,
+            log_bytes_kept: options.log_bytes_max / 4,
             observer: Arc::clone(&observer),
             dirty: Arc::clone(&dirty),
             compact: Arc::clone(&compact),
@@ -301,14 +302,10 @@ impl Node {
         self.runtime.spawn(change(Arc::clone(&self.changes))).await.unwrap_or(Err(ChangeError::Stopped))
     }
 
-    /// Whether this node may stand for election. If it may not and leads, it hands over when there is somebody.
+    /// Sets whether this node may stand for election. If it may not and leads, it hands over as soon as somebody can take it.
     pub fn campaign(&self, may: bool) {
         self.roster.set_campaigns(may);
         self.raft.runtime_config().elect(may);
-        if !may && self.roster.leads() {
-            let changes = Arc::clone(&self.changes);
-            self.spawn(async move { drop(changes.hand_over(None).await) });
-        }
     }
 
     /// Who takes part, as this node knows it.

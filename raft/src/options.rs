@@ -25,7 +25,8 @@ pub struct Options {
     pub entropy: Arc<dyn Entropy>,
     /// Sizes of the log.
     pub log: log::Options,
-    /// Bytes of log above which the state is made durable and the log before it purged.
+    /// Bytes of log above which the state is made durable and the log before it purged; with other nodes, a quarter of it
+    /// stays for those that are a little behind.
     pub log_bytes_max: u64,
     /// Timing of leadership.
     pub timing: Timing,

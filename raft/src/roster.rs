@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use openraft::Raft;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant as _, Raft};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -54,6 +54,8 @@ pub(crate) struct Roster {
     alone: AtomicBool,
     leads: AtomicBool,
     campaigns: AtomicBool,
+    /// Whether it may stand for election was changed.
+    wish: Notify,
     leadership: watch::Sender<Leadership>,
     /// Changes under way. While there are any, this node is not alone.
     changes: AtomicUsize,
@@ -64,6 +66,8 @@ pub(crate) struct Roster {
     /// How long a leader may be silent.
     silence_max: Duration,
     woken: Notify,
+    /// A term, and since when this node has seen it.
+    leads_since: Mutex<(u64, Instant)>,
     /// Held while it is judged whether this node is alone.
     judging: Mutex<()>,
 }
@@ -76,6 +80,7 @@ impl Roster {
             alone: AtomicBool::new(false),
             leads: AtomicBool::new(false),
             campaigns: AtomicBool::new(true),
+            wish: Notify::new(),
             leadership: watch::Sender::new(Leadership::default()),
             changes: AtomicUsize::new(0),
             sole_voter: AtomicBool::new(false),
@@ -83,6 +88,7 @@ impl Roster {
             heard_ms: AtomicU64::new(0),
             silence_max,
             woken: Notify::new(),
+            leads_since: Mutex::new((0, Instant::now())),
             judging: Mutex::new(()),
         }
     }
@@ -118,6 +124,19 @@ impl Roster {
     /// Sets whether this node may stand for election.
     pub(crate) fn set_campaigns(&self, may: bool) {
         self.campaigns.store(may, Ordering::Release);
+        self.wish.notify_one();
+    }
+
+    /// Returns when this node leads and does not want to.
+    pub(crate) async fn leads_unwillingly(&self) {
+        let mut leadership = self.leadership();
+        while !self.leads() || self.campaigns() {
+            tokio::select! {
+                () = self.wish.notified() => {}
+                // Fails only without a sender, which is here.
+                _ = leadership.changed() => {}
+            }
+        }
     }
 
     /// The node that leads, if one is known.
@@ -151,17 +170,33 @@ impl Roster {
         self.began.elapsed().saturating_sub(heard) > self.silence_max
     }
 
+    /// Whether a majority answered this leader of late. A leader of one needs none.
+    fn has_majority(&self, raft: &Raft<Types, Machine>) -> bool {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let term = metrics.current_term;
+        let mut since = self.leads_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.0 != term {
+            *since = (term, Instant::now());
+        }
+        let began = since.1.elapsed();
+        drop(since);
+        let answered = metrics.last_quorum_acked.as_ref().map_or(began, |at| at.elapsed());
+        metrics.membership_config.voter_ids().eq([self.node_id]) || answered.min(began) <= self.silence_max * 2
+    }
+
     /// Takes over what the library says, whenever it changes. A leader that fell silent counts as none.
     pub(crate) async fn follow(self: Arc<Self>, raft: Raft<Types, Machine>, board: Arc<Board>) {
         let mut metrics = raft.server_metrics();
         loop {
-            let follows = !self.leads() && self.leader().is_some();
+            // Only time shows that a leader fell silent, or that a majority did.
+            let watches = self.leader().is_some() && !self.is_alone();
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() {
                     return;
                 },
                 () = self.woken.notified() => {}
-                () = tokio::time::sleep(self.silence_max / 2), if follows => {}
+                () = tokio::time::sleep(self.silence_max / 2), if watches => {}
             }
             self.take(&raft, &board);
         }
@@ -177,10 +212,11 @@ impl Roster {
         // A membership that is not committed may be taken back.
         let settled = members.log_id() == committed.log_id();
         self.sole_voter.store(settled && members.voter_ids().eq([self.node_id]), Ordering::Release);
-        let leads = metrics.current_leader == Some(self.node_id);
+        let leads = metrics.current_leader == Some(self.node_id) && self.has_majority(raft);
         self.leads.store(leads, Ordering::Release);
         self.judge();
-        let leader = metrics.current_leader.filter(|_| leads || !self.is_silent());
+        let others = metrics.current_leader.filter(|leader| *leader != self.node_id && !self.is_silent());
+        let leader = if leads { Some(self.node_id) } else { others };
         let leadership = Leadership { term: metrics.vote.leader_id.term, leader, leads };
         self.leadership.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
     }

@@ -102,6 +102,8 @@ struct Queue {
     in_flight: usize,
     /// Those of them that are not durable.
     in_log: usize,
+    /// What became of them is still to be told.
+    flights: VecDeque<Flight>,
     closed: bool,
 }
 
@@ -180,6 +182,20 @@ impl Coalescer {
         }
     }
 
+    /// This node leads no more, or without a majority: who waits is told where to go, and who is in flight that nobody knows.
+    pub(crate) fn turn_away(&self, leader: Option<u64>) {
+        let (waiting, flights) = {
+            let mut queue = self.queue();
+            queue.bytes = 0;
+            (std::mem::take(&mut queue.waiting), queue.flights.clone())
+        };
+        for (_, _, waiter) in waiting {
+            drop(waiter.send(Err(SubmitError::NotLeader { leader })));
+        }
+        // WHY: not that nothing changed, even of those that did not reach the log yet: they may still get there.
+        flights.iter().for_each(Flight::lose);
+    }
+
     /// Returns when no batch is in flight.
     pub(crate) async fn landed(&self) {
         loop {
@@ -196,10 +212,9 @@ impl Coalescer {
         loop {
             if let Some(passengers) = self.take() {
                 let encoded = Bytes::from(encode_batch(&passengers.commands));
-                return Some(Proposal {
-                    encoded,
-                    guard: Guard { flight: Flight::new(passengers, Arc::downgrade(self)), queue: Arc::clone(self) },
-                });
+                let flight = Flight::new(passengers, Arc::downgrade(self));
+                self.queue().flights.push_back(flight.clone());
+                return Some(Proposal { encoded, guard: Guard { flight, queue: Arc::clone(self) } });
             }
             if self.is_done() {
                 return None;
@@ -281,6 +296,7 @@ impl Drop for Guard {
         self.flight.leave_log();
         let mut queue = self.queue.queue();
         queue.in_flight -= 1;
+        queue.flights.retain(|flight| !flight.is(&self.flight));
         let (more, idle) = (queue.is_open() && !queue.waiting.is_empty(), queue.in_flight == 0);
         drop(queue);
         if more {

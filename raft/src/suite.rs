@@ -61,6 +61,7 @@ impl StoreBuilder<Types, LogStore, Padded, TempDir> for Builder {
             purging: Arc::default(),
             log: log.clone(),
             log_bytes_max: u64::MAX,
+            log_bytes_kept: 0,
             observer: Arc::new(Quiet),
             dirty: Arc::new(Dirty::default()),
             compact: Arc::new(Notify::new()),

@@ -16,6 +16,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Raft, Snapshot};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -70,8 +71,13 @@ pub(crate) struct SnapshotFile {
 
 impl Drop for SnapshotFile {
     fn drop(&mut self) {
-        // What stays is taken away at the next start.
-        drop(std::fs::remove_file(&self.path));
+        let path = std::mem::take(&mut self.path);
+        // What stays is taken away at the next start. A large file takes its time to go.
+        let remove = move || drop(std::fs::remove_file(path));
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
     }
 }
 

@@ -93,15 +93,15 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing_and_loses_nothing() {
     decider.resume(rows(&reader), reader.meta().unwrap().sum);
     let lonely = cluster.node(old).enqueue(decider.add());
     let read = cluster.node(old).read_point();
+    // Long before it hears of another leader it knows that it has no majority.
+    let told = tokio::time::timeout(Duration::from_secs(10), lonely.unwrap()).await;
+    assert!(matches!(told, Ok(Err(SubmitError::Unknown | SubmitError::NotLeader { .. }))), "{told:?}");
+    assert!(!cluster.node(old).leads());
     eventually("the others have a leader", || cluster.leads().filter(|id| *id != old)).await;
     let last = cluster.write().await;
     assert_eq!(last, written + 1, "the lonely write took no effect");
     assert!(read.await.is_err());
     cluster.rejoin(old);
-    if let Ok(submission) = lonely {
-        let outcome = submission.await;
-        assert!(matches!(outcome, Err(SubmitError::Unknown | SubmitError::NotLeader { .. })), "{outcome:?}");
-    }
     let last = cluster.write().await;
     cluster.agree(last).await;
 }

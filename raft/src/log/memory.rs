@@ -206,6 +206,18 @@ impl Memory {
         self.segments.iter().map(|segment| u64::from(segment.end)).sum()
     }
 
+    /// The last entry before those segments at the end that hold `bytes`.
+    pub(super) fn before_last(&self, bytes: u64) -> Option<u64> {
+        let mut held = 0;
+        for segment in self.segments.iter().rev() {
+            if held >= bytes && segment.highest.is_some() {
+                return segment.highest.filter(|index| *index >= self.first);
+            }
+            held += u64::from(segment.end);
+        }
+        None
+    }
+
     /// Takes out the segments at the front that hold nothing but entries up to the purged one.
     pub(super) fn take_purged(&mut self) -> Vec<Segment> {
         let purged = self.purged.map(|purged| purged.index);

@@ -280,6 +280,11 @@ impl Log {
         self.0.shared.memory().bytes()
     }
 
+    /// The last entry that may go if the segments at the end that hold `bytes` are to stay; `None` if none may.
+    pub fn before_last(&self, bytes: u64) -> Option<u64> {
+        self.0.shared.memory().before_last(bytes)
+    }
+
     /// Whether the disk is too full to take more. What is asked nevertheless waits until there is room.
     pub fn is_full(&self) -> bool {
         self.0.shared.is_full()
