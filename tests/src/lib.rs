@@ -4,6 +4,9 @@
 //! scenarios and compares, [`disguise`] looks for secrets where none may be, [`fuzz`] holds what fuzzers call, [`suite`]
 //! finds what a suite needs in the repository and on the machine.
 //!
+//! Of clusters: [`cluster`] runs three nodes and hurts them, [`network`] cuts them off from each other, [`load`] has
+//! clients work on them and keeps a [`history`], which [`order`] and [`linearizable`] judge, with what [`owners`] tells.
+//!
 //! Everything here panics when it cannot go on: that is how a test fails.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
@@ -12,6 +15,20 @@
 pub mod server;
 
 pub mod client;
+
+pub mod network;
+
+pub mod cluster;
+
+pub mod history;
+
+pub mod owners;
+
+pub mod order;
+
+pub mod linearizable;
+
+pub mod load;
 
 pub mod replay;
 
