@@ -5,18 +5,27 @@
 //! each secret alone). It lifts operations out of a list of calls and returns one by one: any whose call stands before
 //! the first return may be next. What was tried from the same state with the same operations done is not tried again.
 //!
-//! Four observations keep the search short; none changes its verdict:
+//! Some observations keep the search short; none changes its verdict:
 //! - A number is given once and a value is of one write, so whoever saw a value in a version has told where that
 //!   write belongs, also if it was never answered ([`Owners`]). The state needs no values.
 //! - A read or a refusal that fits can be done at once: it never changes anything, so whatever order works without that
 //!   works with it. (A deletion that would change nothing now may have changed something later.)
 //! - An operation without an answer need not be done at all, and is not where it would change nothing.
-//! - Of several without an answer that would do the same, the one called first may stand for any.
+//! - Of several that do the same and tell the same, the one that must be done first may stand for any.
+//! - A step after which an answer can never come true is not taken: nothing is undeleted, and what is not current any
+//!   more comes back by a promotion only ([`Needs`]).
 
+mod needs;
+
+mod step;
+
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 
-use crate::history::{Action, Answer, Operation, Outcome, Violation, by_key};
+use crate::history::{Operation, Violation, by_key};
 use crate::owners::Owners;
+use needs::Needs;
+use step::{Class, Effect, Number, State, Step};
 
 /// Steps of the search for one secret. Histories of a thousand operations take a few thousand.
 const STEPS_MAX: u64 = 5_000_000;
@@ -52,154 +61,28 @@ pub fn check(history: &[Operation]) -> Result<Effort, Violation> {
     Ok(sum)
 }
 
-/// A secret as far as answers depend on it. Numbers are given in turn, so the last one tells which there are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct State {
-    newest: u64,
-    /// 0: there is none.
-    current: u64,
-    /// In ascending order.
-    deleted: Vec<u64>,
-}
-
-impl State {
-    fn is_deleted(&self, version: u64) -> bool {
-        self.deleted.binary_search(&version).is_ok()
-    }
-}
-
-/// An operation as the search sees it.
-struct Step<'a> {
-    operation: &'a Operation,
-    /// Of a put: the number its version has.
-    number: Number,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Number {
-    /// Somebody was told.
-    Known(u64),
-    /// Nobody was: one that is nobody else's.
-    NotAmong,
-}
-
-/// What a step would do to a state.
-enum Effect {
-    /// It does not fit there.
-    Misfit,
-    /// It fits and changes nothing, whenever it is done; or it has no answer and would change nothing now.
-    Nothing,
-    /// It fits and leads here.
-    To(State),
-}
-
-impl<'a> Step<'a> {
-    /// Nothing, where the operation neither did nor tells anything.
-    fn of(operation: &'a Operation, owners: &Owners) -> Option<Self> {
-        match operation.outcome {
-            Outcome::Failed => return None,
-            Outcome::Unknown if !operation.is_write() => return None,
-            Outcome::Unknown | Outcome::Answered(_) => {}
-        }
-        let number = match operation.action {
-            Action::Put { value, .. } => owners.version_of(value).map_or(Number::NotAmong, Number::Known),
-            Action::Get { .. } | Action::Delete | Action::Promote { .. } => Number::NotAmong,
-        };
-        Some(Self { operation, number })
-    }
-
-    fn is_answered(&self) -> bool {
-        self.operation.answer().is_some()
-    }
-
-    fn effect(&self, state: &State, owned: &HashSet<u64>) -> Effect {
-        match self.operation.action {
-            Action::Put { cas, .. } => self.put(cas, state, owned),
-            Action::Get { version } => self.get(version, state),
-            Action::Delete => {
-                let mut after = state.clone();
-                match after.deleted.binary_search(&state.current) {
-                    Err(place) if state.current > 0 => after.deleted.insert(place, state.current),
-                    _ if self.is_answered() => {}
-                    _ => return Effect::Nothing,
-                }
-                Effect::To(after)
-            }
-            Action::Promote { from, to } => self.promote(from, to, state),
-        }
-    }
-
-    fn put(&self, cas: Option<u64>, state: &State, owned: &HashSet<u64>) -> Effect {
-        let expected = cas.is_none_or(|cas| cas == state.current);
-        let next = state.newest + 1;
-        match self.operation.answer() {
-            Some(Answer::Refused) if expected => return Effect::Misfit,
-            Some(Answer::Refused) => return Effect::Nothing,
-            None if !expected => return Effect::Nothing,
-            _ if !expected => return Effect::Misfit,
-            _ => {}
-        }
-        match self.number {
-            Number::Known(number) if number != next => return Effect::Misfit,
-            Number::NotAmong if owned.contains(&next) => return Effect::Misfit,
-            Number::Known(_) | Number::NotAmong => {}
-        }
-        Effect::To(State { newest: next, current: next, deleted: state.deleted.clone() })
-    }
-
-    fn get(&self, asked: Option<u64>, state: &State) -> Effect {
-        let number = asked.unwrap_or(state.current);
-        let there = (1..=state.newest).contains(&number);
-        let fits = match self.operation.answer() {
-            Some(Answer::Value { version, .. }) => there && version == number && !state.is_deleted(number),
-            Some(Answer::Deleted { version }) => there && version == number && state.is_deleted(number),
-            Some(Answer::Absent) => !there,
-            Some(Answer::Written { .. } | Answer::Done | Answer::Refused) | None => false,
-        };
-        if fits { Effect::Nothing } else { Effect::Misfit }
-    }
-
-    fn promote(&self, from: u64, to: u64, state: &State) -> Effect {
-        let there = (1..=state.newest).contains(&to);
-        let possible = from == state.current && there && (to == state.current || !state.is_deleted(to));
-        match self.operation.answer() {
-            Some(Answer::Refused) if possible => Effect::Misfit,
-            Some(Answer::Refused) => Effect::Nothing,
-            Some(_) if !possible => Effect::Misfit,
-            None if !possible || to == state.current => Effect::Nothing,
-            Some(_) | None => Effect::To(State { current: to, ..state.clone() }),
-        }
-    }
-}
-
 /// Which steps are done, one bit each.
 type Done = Box<[u64]>;
 
-/// Steps that may be next: those whose calls stand before the first return of one that is not done.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Looking {
-    /// For one that never changes anything.
-    Still,
-    /// For one that may.
-    Moving,
-}
-
-/// A step that was taken: what to go back to.
-struct Taken {
-    step: usize,
-    /// The state before, if it was one that may change it.
-    before: Option<State>,
+/// A state on the way, and how the search came to it.
+struct Node {
+    state: State,
+    /// The steps that led here from the node before, in their order.
+    taken: Vec<usize>,
+    /// Steps that may be next, the one to be tried first last.
+    choices: Vec<(usize, State)>,
 }
 
 struct Search<'a> {
     steps: &'a [Step<'a>],
     owned: HashSet<u64>,
-    /// For each step without an answer, the one called last before it that would do the same.
-    twins: Vec<Option<usize>>,
+    needs: Needs,
     /// A doubly linked list of calls (`step`), returns (`steps + step`) and an end (`2 * steps`), in order of time.
     next: Vec<usize>,
     previous: Vec<usize>,
     done: Done,
+    /// Steps with an answer that are not done.
+    open: usize,
     seen: HashSet<(Done, State)>,
     /// Steps taken so far, also those taken back.
     taken: u64,
@@ -231,86 +114,89 @@ impl<'a> Search<'a> {
         Self {
             steps,
             owned: steps.iter().filter_map(known).collect(),
-            twins: twins(steps),
+            needs: Needs::new(steps),
             next,
             previous,
             done: vec![0; count.div_ceil(64)].into(),
+            open: steps.iter().filter(|step| step.is_answered()).count(),
             seen: HashSet::new(),
             taken: 0,
         }
     }
 
     fn run(&mut self) -> Result<(), Violation> {
-        let steps = self.steps;
-        let (count, end) = (steps.len(), 2 * steps.len());
-        let mut open = steps.iter().filter(|step| step.is_answered()).count();
-        let mut state = State::default();
-        let mut path: Vec<Taken> = Vec::new();
         // The least that was open, the state then, and which steps were done.
-        let mut furthest = (open, state.clone(), self.done.clone());
-        let (mut looking, mut entry) = (Looking::Still, self.next[end]);
-        while open > 0 {
-            if entry < count {
-                let (step, at) = (&steps[entry], entry);
-                entry = self.next[at];
-                let after = match (step.effect(&state, &self.owned), looking) {
-                    (Effect::Nothing, Looking::Still) if step.is_answered() => None,
-                    (Effect::To(after), Looking::Moving) if self.is_new(at, &after) => Some(after),
-                    _ => continue,
-                };
-                self.taken += 1;
-                if self.taken > STEPS_MAX {
-                    return Err(self.misfit(&furthest, "undecided: the search was given up"));
-                }
-                let passed = self.previous[at];
-                self.lift(at);
-                open -= usize::from(step.is_answered());
-                let before = after.map(|after| std::mem::replace(&mut state, after));
-                // After a step that changed nothing, those passed over before it still do not fit.
-                entry = self.next[if before.is_some() { end } else { passed }];
-                looking = Looking::Still;
-                path.push(Taken { step: at, before });
-                if open < furthest.0 {
-                    furthest = (open, state.clone(), self.done.clone());
-                }
-                continue;
+        let mut furthest = (usize::MAX, State::default(), self.done.clone());
+        let mut path = vec![self.node(State::default(), Vec::new())];
+        while self.open > 0 {
+            let Some(node) = path.last_mut() else {
+                return Err(self.misfit(&furthest, "no order of these operations explains their answers"));
+            };
+            if self.open < furthest.0 {
+                furthest = (self.open, node.state.clone(), self.done.clone());
             }
-            if looking == Looking::Still {
-                (looking, entry) = (Looking::Moving, self.next[end]);
+            let Some((step, after)) = node.choices.pop() else {
+                let taken = std::mem::take(&mut node.taken);
+                taken.into_iter().rev().for_each(|step| self.put_back(step));
+                path.pop();
                 continue;
+            };
+            if self.taken > STEPS_MAX {
+                return Err(self.misfit(&furthest, "undecided: the search was given up"));
             }
-            // Nothing more can be next. Back to the last step for which there may be another.
-            loop {
-                let Some(Taken { step, before }) = path.pop() else {
-                    return Err(self.misfit(&furthest, "no order of these operations explains their answers"));
-                };
+            self.lift(step);
+            if self.seen.insert((self.done.clone(), after.clone())) {
+                path.push(self.node(after, vec![step]));
+            } else {
                 self.put_back(step);
-                open += usize::from(steps[step].is_answered());
-                if let Some(before) = before {
-                    (state, entry) = (before, self.next[step]);
-                    break;
-                }
             }
         }
         Ok(())
     }
 
-    /// Whether a step that leads to `after` may be taken and was not taken from here before.
-    fn is_new(&mut self, step: usize, after: &State) -> bool {
-        if self.twins[step].is_some_and(|twin| !self.is_done(twin)) {
-            return false;
+    /// Does all that never changes anything and fits `state`, and finds what may be next.
+    fn node(&mut self, state: State, mut taken: Vec<usize>) -> Node {
+        let (steps, end) = (self.steps, 2 * self.steps.len());
+        let mut choices: Vec<(usize, State)> = Vec::new();
+        let mut best: BTreeMap<Class, usize> = BTreeMap::new();
+        let mut entry = self.next[end];
+        // Up to the first return of a step that is not done.
+        while entry < steps.len() {
+            let passed = self.previous[entry];
+            match steps[entry].effect(&state, &self.owned) {
+                Effect::Nothing if steps[entry].is_answered() => {
+                    self.lift(entry);
+                    taken.push(entry);
+                    entry = self.next[passed];
+                    continue;
+                }
+                Effect::To(after) => match steps[entry].class().map(|class| best.entry(class)) {
+                    Some(Entry::Occupied(place)) => {
+                        let other = &mut choices[*place.get()];
+                        if steps[entry].deadline() < steps[other.0].deadline() {
+                            other.0 = entry;
+                        }
+                    }
+                    Some(Entry::Vacant(place)) => {
+                        place.insert(choices.len());
+                        choices.push((entry, after));
+                    }
+                    None => choices.push((entry, after)),
+                },
+                Effect::Nothing | Effect::Misfit => {}
+            }
+            entry = self.next[entry];
         }
-        let mut done = self.done.clone();
-        done[step / 64] |= 1 << (step % 64);
-        self.seen.insert((done, after.clone()))
-    }
-
-    fn is_done(&self, step: usize) -> bool {
-        is_set(&self.done, step)
+        choices.retain(|(step, after)| self.needs.leaves_hope(*step, &state, after, &self.done));
+        // The one that was called first is tried first.
+        choices.reverse();
+        Node { state, taken, choices }
     }
 
     /// Takes a step's call and return out of the list.
     fn lift(&mut self, step: usize) {
+        self.taken += 1;
+        self.open -= usize::from(self.steps[step].is_answered());
         self.done[step / 64] |= 1 << (step % 64);
         for entry in self.entries(step) {
             let (previous, next) = (self.previous[entry], self.next[entry]);
@@ -320,6 +206,7 @@ impl<'a> Search<'a> {
 
     /// Undoes the last [`Search::lift`].
     fn put_back(&mut self, step: usize) {
+        self.open += usize::from(self.steps[step].is_answered());
         self.done[step / 64] &= !(1 << (step % 64));
         for entry in self.entries(step).rev() {
             let (previous, next) = (self.previous[entry], self.next[entry]);
@@ -332,38 +219,32 @@ impl<'a> Search<'a> {
         [Some(step), returns].into_iter().flatten()
     }
 
-    /// What the longest order that fits cannot go past: the operations that could be next, the one that had to be last.
+    /// What the longest order that fits cannot go past: the operations that could be next, the one that must be soonest,
+    /// and those that need what is current then.
     fn misfit(&self, (_, state, done): &(usize, State, Done), what: &str) -> Violation {
-        let open = || self.steps.iter().enumerate().filter(|(number, _)| !is_set(done, *number)).map(|(_, step)| step);
+        let open = || self.steps.iter().enumerate().filter(|(number, _)| !is_done(done, *number)).map(|(_, step)| step);
         let first = open().filter(|step| step.is_answered()).min_by_key(|step| step.operation.returned);
         let Some(first) = first.map(|step| step.operation) else {
             return Violation { key: 0, why: what.to_owned(), evidence: Vec::new() };
         };
         let near = open().map(|step| step.operation).filter(|other| other.called <= first.returned && *other != first);
-        let evidence = near.take(SHOWN_MAX).chain([first]).cloned().collect();
+        let need = self.needs.of(state.current, done).map(|step| self.steps[step].operation);
+        let mut evidence: Vec<Operation> = near.take(SHOWN_MAX).chain([first]).cloned().collect();
+        for needing in need.take(SHOWN_MAX) {
+            if !evidence.contains(needing) {
+                evidence.push(needing.clone());
+            }
+        }
         let State { newest, current, deleted } = state;
-        let why =
-            format!("{what}; newest {newest}, current {current}, deleted {deleted:?}, and none of these can be next:");
+        let why = format!(
+            "{what}; newest {newest}, current {current}, deleted {deleted:?}, and none of these can be next, or the last ones come too late:"
+        );
         Violation { key: first.key, why, evidence }
     }
 }
 
-fn is_set(done: &Done, step: usize) -> bool {
+fn is_done(done: &Done, step: usize) -> bool {
     done[step / 64] >> (step % 64) & 1 == 1
-}
-
-/// See [`Search::twins`]. Steps come in the order of their calls.
-fn twins(steps: &[Step<'_>]) -> Vec<Option<usize>> {
-    let mut last: BTreeMap<(Action, Number), usize> = BTreeMap::new();
-    let twin = |(number, step): (usize, &Step<'_>)| {
-        let action = match step.operation.action {
-            // Nobody saw the value: it might be any.
-            Action::Put { cas, .. } if step.number == Number::NotAmong => Action::Put { value: 0, cas },
-            action => action,
-        };
-        if step.is_answered() { None } else { last.insert((action, step.number), number) }
-    };
-    steps.iter().enumerate().map(twin).collect()
 }
 
 #[cfg(test)]
