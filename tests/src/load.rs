@@ -61,9 +61,14 @@ pub struct Targets {
 impl Targets {
     /// These nodes of a cluster.
     pub fn new(cluster: &Cluster, nodes: &[usize]) -> Self {
-        let targets = Self { root: cluster.root.clone(), addresses: Arc::default() };
+        let targets = Self::at(&cluster.root, Vec::new());
         targets.set(cluster, nodes);
         targets
+    }
+
+    /// Servers at these addresses.
+    pub fn at(root: &str, addresses: Vec<String>) -> Self {
+        Self { root: root.to_owned(), addresses: Arc::new(RwLock::new(addresses)) }
     }
 
     /// From now on these. What was sent to others is still waited for.
