@@ -7,11 +7,11 @@
 use std::fmt;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use keyward_model::{Secret, Timestamp};
+use keyward_model::{Fraction, Secret, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::line::{self, NonCanonical};
-use crate::record::{hex, moment, number};
+use crate::record::{hex, number};
 
 /// A checkpoint is due after this many events.
 pub const CHECKPOINT_EVENTS: u64 = 1000;
@@ -29,13 +29,11 @@ pub struct AuditKey {
 
 /// Why a seed is not a key.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the audit key was refused by the cryptographic library: restore it from a backup, or let the node make a new one"
-)]
+#[error("the audit key was refused by the cryptographic library: restore it from a backup")]
 pub struct KeyError;
 
 impl AuditKey {
-    /// The key that belongs to `seed`: 32 random bytes that the caller keeps (sealed).
+    /// The key that belongs to `seed`: 32 random bytes that the caller keeps, since whoever has them signs as this node.
     ///
     /// # Errors
     /// [`KeyError`] if the library refuses it.
@@ -96,7 +94,7 @@ impl Checkpoint<'_> {
         out.extend_from_slice(b",\"stream\":\"");
         out.extend_from_slice(self.stream.as_bytes());
         out.extend_from_slice(b"\",\"ts\":\"");
-        moment(&mut out, ts);
+        ts.write_rfc3339(&mut out, Fraction::Millis);
         out.extend_from_slice(b"\"}");
 
         let signature = key.pair.sign(&[CONTEXT, &out].concat());

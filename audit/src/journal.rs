@@ -68,9 +68,10 @@ pub enum JournalError {
         /// What the system said.
         source: io::Error,
     },
-    /// A record that was once complete is not what was written.
+    /// A line that ends as a record does is not the record that belongs there: it was changed, or comes after another one
+    /// than it names. Another incarnation begins another stream beside it.
     #[error(
-        "{path}: audit record at byte {at} is damaged: keep the file as evidence, run `keyward audit verify`, then start with a new incarnation"
+        "{path}: audit record at byte {at} is damaged: keep the file as evidence, run `keyward audit verify`; to go on with a new stream, raise `incarnation` in identity.json by one"
     )]
     Damaged {
         /// The segment.

@@ -6,7 +6,7 @@
 use std::io::Write;
 
 use keyward_model::event::{Event, LogPlace};
-use keyward_model::{Id, Timestamp};
+use keyward_model::{Fraction, Id, Timestamp};
 
 use crate::journal::Flusher;
 use crate::line;
@@ -192,7 +192,7 @@ impl Pieces {
             number(out, ",\"term\":", place.term);
         }
         out.extend_from_slice(b",\"ts\":\"");
-        moment(out, event.ts);
+        event.ts.write_rfc3339(out, Fraction::Millis);
         out.extend_from_slice(b"\",\"v\":1");
         if let Some(status) = event.version_status {
             text(out, ",\"version_status\":", status);
@@ -317,39 +317,6 @@ pub(crate) fn hex(out: &mut Vec<u8>, lead: &str, bytes: &[u8]) {
     for b in bytes {
         out.extend_from_slice(&HEX[usize::from(*b)]);
     }
-}
-
-/// RFC 3339 in UTC with exactly three fractional digits, 24 bytes: every moment's text has one length and sorts.
-pub(crate) fn moment(out: &mut Vec<u8>, at: Timestamp) {
-    let millis = at.0.div_euclid(1_000_000);
-    let (days, in_day) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
-    // Days to a civil date: eras of 400 years that begin on 1 March, so that the leap day is the last of a year.
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let in_era = z.rem_euclid(146_097);
-    let year_of_era = (in_era - in_era / 1_460 + in_era / 36_524 - in_era / 146_096) / 365;
-    let in_year = in_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * in_year + 2) / 153;
-    let day = in_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let mut buf = *b"0000-00-00T00:00:00.000Z";
-    for (range, value) in [
-        (0..4, year),
-        (5..7, month),
-        (8..10, day),
-        (11..13, in_day / 3_600_000),
-        (14..16, in_day / 60_000 % 60),
-        (17..19, in_day / 1_000 % 60),
-        (20..23, in_day % 1_000),
-    ] {
-        let mut rest = value;
-        for digit in buf[range].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-    }
-    out.extend_from_slice(&buf);
 }
 
 /// Every byte as two hexadecimal digits.

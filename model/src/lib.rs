@@ -24,4 +24,4 @@ pub use event::{Event, EventKind, EventOutcome, Ulid};
 pub use id::Id;
 pub use row::{Row, StateSum, Table, VersionBlob};
 pub use secret::{Secret, SecretBytes, Wipe};
-pub use time::{Clock, ManualClock, Timestamp};
+pub use time::{Clock, Fraction, ManualClock, Timestamp};

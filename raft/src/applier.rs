@@ -4,33 +4,24 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keyward_model::command::decode_batch;
 use keyward_model::{Command, Outcome};
 use keyward_storage::{Content, Position, Store, StoreError, Writer};
 use openraft::EntryPayload;
 use openraft::storage::EntryResponder;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::checkpoint::Dirty;
 use crate::flight::Waiter;
+use crate::jobs::{Job, Jobs};
 use crate::log::Log;
 use crate::log::record::{decode_membership, encode_membership};
 use crate::node::Observer;
 use crate::snapshot::SnapshotData;
 use crate::store::Purging;
 use crate::types::{LogId, SnapshotMeta, StoredMembership, Types, log_id};
-
-type Done<T> = oneshot::Sender<io::Result<T>>;
-
-/// What can be asked of the thread.
-pub(crate) enum Job {
-    Apply(Vec<EntryResponder<Types>>, Done<()>),
-    MakeDurable(Done<(SnapshotMeta, SnapshotData)>),
-    Install(SnapshotMeta, SnapshotData, Done<()>),
-    Stop(Done<()>),
-}
 
 /// How far the state is, for everyone to see.
 pub(crate) struct Standing(Mutex<State>);
@@ -45,6 +36,7 @@ struct State {
 
 /// What the thread works with.
 pub(crate) struct Applier {
+    pub(crate) jobs: Jobs,
     pub(crate) writer: Option<Writer>,
     pub(crate) store_options: keyward_storage::Options,
     pub(crate) standing: Arc<Standing>,
@@ -89,8 +81,8 @@ impl Standing {
 
 impl Applier {
     /// The thread's body.
-    pub(crate) fn run(mut self, jobs: &mpsc::Receiver<Job>) {
-        for job in jobs {
+    pub(crate) fn run(mut self) {
+        while let Some(job) = self.jobs.next() {
             match job {
                 Job::Apply(batch, done) => {
                     let result = self.apply(batch).map_err(|error| self.failed(&error));
@@ -116,9 +108,11 @@ impl Applier {
     }
 
     /// Any failure here ends the process: going on would let this node's state part from the others'.
-    fn failed(&self, error: &dyn std::error::Error) -> io::Error {
+    fn failed(&self, error: &ApplyError) -> io::Error {
         let message = error.to_string();
-        self.observer.failed(&message);
+        if !matches!(error, ApplyError::Stopped) {
+            self.observer.failed(&message);
+        }
         io::Error::other(message)
     }
 
@@ -131,8 +125,8 @@ impl Applier {
         }
         let Some(last) = loads.last().map(|load| load.at) else { return Ok(()) };
         let entries: Vec<keyward_storage::Entry<'_>> = loads.iter().map(Load::entry).collect();
-        let writer = self.writer.as_mut().ok_or(ApplyError::NoWriter)?;
-        let outcomes = writer.apply(&entries)?;
+        let outcomes = self.write(&entries)?;
+        let writer = self.writer.as_ref().ok_or(ApplyError::NoWriter)?;
         let membership = writer.membership().filter(|(at, _)| loads.iter().any(|load| to_position(load.at) == *at));
         drop(entries);
 
@@ -166,6 +160,27 @@ impl Applier {
             self.compact.notify_one();
         }
         Ok(())
+    }
+
+    /// Writes `entries`, however long the disk stays full: they are committed, so there is no other way on.
+    fn write(&mut self, entries: &[keyward_storage::Entry<'_>]) -> Result<Vec<Vec<Outcome>>, ApplyError> {
+        let mut waited = false;
+        loop {
+            match self.writer.as_mut().ok_or(ApplyError::NoWriter)?.apply(entries) {
+                Err(StoreError::DiskFull) if !waited => self.log.mark_full(),
+                Err(StoreError::DiskFull) => {}
+                outcomes => {
+                    if waited {
+                        self.log.unmark_full();
+                    }
+                    return Ok(outcomes?);
+                }
+            }
+            waited = true;
+            if !self.jobs.wait_for_space() {
+                return Err(ApplyError::Stopped);
+            }
+        }
     }
 
     fn make_durable(&mut self) -> Result<(SnapshotMeta, SnapshotData), ApplyError> {
@@ -270,6 +285,8 @@ enum ApplyError {
     Io(io::Error),
     #[error("the state database was closed by an earlier failure")]
     NoWriter,
+    #[error("the node stopped while the disk was full; the next start applies what waited")]
+    Stopped,
     #[error("the snapshot holds another state than its sender said; fetch it anew")]
     OtherSnapshot,
 }

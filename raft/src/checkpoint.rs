@@ -70,8 +70,7 @@ impl Dirty {
                     self.round(&mut checkpointer)?;
                 } else if !self.wait(Some(QUIET)) {
                     return Ok(());
-                } else if !self.state().dirty {
-                    checkpointer.run(Kind::Truncate)?;
+                } else if !self.state().dirty && checkpointer.run(Kind::Truncate)?.complete {
                     break;
                 }
             }

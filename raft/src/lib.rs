@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`node`] (what everyone else uses), [`submit`] and `flight` (a command on its way), [`fs`] (the seam to
 //! the disk), [`log`] (the log), [`types`] (our words in the library's places), [`store`] and [`machine`] (log and state as
-//! the library asks for them), `applier` and `checkpoint` (the threads that work on the state), [`network`].
+//! the library asks for them), `jobs`, `applier` and `checkpoint` (the threads that work on the state), [`network`].
 
 pub mod node;
 
@@ -23,6 +23,8 @@ pub mod store;
 pub mod machine;
 
 pub mod snapshot;
+
+mod jobs;
 
 mod applier;
 

@@ -8,7 +8,8 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{RaftSnapshotBuilder, Snapshot};
 use tokio::sync::oneshot;
 
-use crate::applier::{Job, Standing};
+use crate::applier::Standing;
+use crate::jobs::Job;
 use crate::snapshot::SnapshotData;
 use crate::types::{LogId, SnapshotMeta, StoredMembership, Types};
 

@@ -16,9 +16,10 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{BasicNode, Config, EntryPayload, Raft, SnapshotPolicy};
 use tokio::sync::{Notify, oneshot};
 
-use crate::applier::{Applier, Job, Standing, to_position};
+use crate::applier::{Applier, Standing, to_position};
 use crate::checkpoint::Dirty;
 use crate::fs::Fs;
+use crate::jobs::{Job, Jobs};
 use crate::log::{self, Ground, Log, OpenError};
 use crate::machine::Machine;
 use crate::network::Alone;
@@ -197,6 +198,7 @@ impl Node {
         let compact = Arc::new(Notify::new());
         let dirty = Arc::new(Dirty::default());
         let applier = Applier {
+            jobs: Jobs::new(job_queue),
             writer: Some(writer),
             store_options: options.store,
             standing: Arc::clone(&standing),
@@ -210,7 +212,7 @@ impl Node {
         let mut threads = Vec::new();
         let spawn =
             |name: &str, body: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.to_owned()).spawn(body);
-        threads.push(spawn("sm-writer", Box::new(move || applier.run(&job_queue))).map_err(StartError::Thread)?);
+        threads.push(spawn("sm-writer", Box::new(move || applier.run())).map_err(StartError::Thread)?);
         let (marks, told) = (Arc::clone(&dirty), Arc::clone(&observer));
         let checkpoints = move || {
             if let Err(error) = marks.run(checkpointer) {
@@ -307,7 +309,8 @@ impl Node {
         Ok(found)
     }
 
-    /// Stops cleanly: nothing new is taken, what is queued gets its outcome, state and log are made durable.
+    /// Stops cleanly: nothing new is taken, what is queued gets its outcome, state and log are made durable. On a full disk
+    /// what waits for space is told that its outcome is not known; the next start applies what the log holds of it.
     ///
     /// # Errors
     /// Something could not be made durable; it is in the log nevertheless.
@@ -368,15 +371,22 @@ impl Core {
             Err(error) => return drop(ready.send(Err(error))),
         };
         drop(ready.send(Ok(raft.clone())));
-        let proposing = tokio::spawn(propose(raft.clone(), Arc::clone(&self.coalescer), self.observer));
+        let mut proposing = tokio::spawn(propose(raft.clone(), Arc::clone(&self.coalescer), self.observer));
         let compacting = tokio::spawn(compact(raft.clone(), self.compact));
         let stop = stopping.await;
         if stop.is_ok() {
-            drop(proposing.await);
-            self.coalescer.landed().await;
-        } else {
-            proposing.abort();
+            let mut starving = self.log.starving();
+            let all_landed = async {
+                drop((&mut proposing).await);
+                self.coalescer.landed().await;
+            };
+            tokio::select! {
+                () = all_landed => {}
+                // Nobody knows whether there will ever be space.
+                _ = starving.wait_for(|starving| *starving) => {}
+            }
         }
+        proposing.abort();
         compacting.abort();
         drop(raft.shutdown().await);
         if let Ok(tell) = stop {

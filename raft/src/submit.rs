@@ -48,8 +48,11 @@ pub enum SubmitError {
         leader: Option<u64>,
     },
     /// The disk is full; nothing changed. Goes away by itself when there is space.
-    #[error("the disk is full")]
-    DiskFull,
+    #[error("the disk is full: {reserve_bytes} bytes must be free")]
+    DiskFull {
+        /// Bytes that must be free before writes are taken again.
+        reserve_bytes: u64,
+    },
     /// The command is larger than the log takes; nothing changed.
     #[error("a write of {bytes} bytes is larger than the {bytes_max} bytes that one entry may have")]
     TooLarge {
@@ -127,7 +130,7 @@ impl Coalescer {
             return Err(SubmitError::TooLarge { bytes, bytes_max: self.command_bytes_max });
         }
         if self.log.is_full() {
-            return Err(SubmitError::DiskFull);
+            return Err(SubmitError::DiskFull { reserve_bytes: self.log.needed_bytes() });
         }
         let (sender, receiver) = oneshot::channel();
         let mut queue = self.queue();

@@ -1,5 +1,6 @@
 //! Where everything meets: what all workers share, and what each has for itself.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
@@ -14,7 +15,8 @@ use keyward_storage::{Position, Reader, Store};
 use tokio::sync::watch;
 
 use crate::authn::token::{self, Session, Sessions};
-use crate::barrier::{Barrier, Generations};
+use crate::barrier::{Barrier, Committed, Draft, Generations};
+use crate::begun::Begun;
 use crate::config::{Config, Tls};
 use crate::mounts::MountTable;
 use crate::policies;
@@ -191,6 +193,8 @@ pub struct Worker {
     pub app: Arc<App>,
     /// What this thread reads from.
     pub snapshots: Snapshots,
+    /// Requests that this thread does to their end.
+    pub begun: Rc<Begun>,
     recorder: Rc<Recorder>,
 }
 
@@ -202,7 +206,7 @@ impl Worker {
     pub fn new(app: Arc<App>) -> Result<Self, keyward_storage::StoreError> {
         let snapshots = Snapshots::new(app.store.reader()?, Arc::clone(app.barrier.generations()));
         let recorder = Recorder::new(Arc::clone(app.journal()), Arc::clone(&app.failure));
-        Ok(Self { app, snapshots, recorder })
+        Ok(Self { app, snapshots, begun: Rc::default(), recorder })
     }
 
     /// This thread's reader, at the newest state. To be used before the next await.
@@ -326,6 +330,23 @@ impl Worker {
         let compiled = Arc::new((tables.policies_generation, acl));
         session.acl.store(Some(Arc::clone(&compiled)));
         Ok(compiled)
+    }
+
+    /// Decides and writes: the one way in which anything is changed. `facts` are the record that travels with the command;
+    /// what `decide` adds to them is in it. Without a change the second part is `None`.
+    ///
+    /// # Errors
+    /// [`Refusal::AuditUnavailable`], and those of [`Barrier::write`].
+    pub async fn write<T>(
+        &self,
+        facts: &RefCell<Facts>,
+        decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
+    ) -> Result<(T, Option<Committed>), Refusal> {
+        self.app.audit_ready()?;
+        let barrier = &self.app.barrier;
+        let request = facts.borrow().request;
+        let intent = || facts.borrow().intent(barrier.entropy(), barrier.now());
+        barrier.write_told(&self.snapshots, request, &intent, decide).await
     }
 
     /// Makes the record of a request durable.

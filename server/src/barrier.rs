@@ -26,6 +26,13 @@ use crate::snapshot::Snapshots;
 /// How often a decision is made anew before the caller is told to come back.
 const ATTEMPTS_MAX: usize = 8;
 
+/// Changes of one command of work that is done in pieces, unless a single step has more.
+const PIECE_CHANGES_MAX: usize = 4096;
+/// Bytes of one command of such work, unless a single step has more.
+pub const PIECE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a change beside its key and its content.
+const CHANGE_OVERHEAD_BYTES: usize = 48;
+
 /// Sealed reads and writes over the replicated state.
 pub struct Barrier {
     node: Node,
@@ -279,6 +286,7 @@ impl Barrier {
             blobs: &pipeline.blobs,
             touched: Vec::new(),
             changes: Vec::new(),
+            bytes: 0,
             sum: before,
             mounts_generation: self.generations.of(Table::Mounts),
             at,
@@ -440,6 +448,8 @@ pub struct Draft<'a> {
     blobs: &'a HashMap<u64, VersionBlob>,
     touched: Vec<Touched>,
     changes: Vec<Change>,
+    /// Of the changes, near enough.
+    bytes: usize,
     sum: StateSum,
     next_blob: u64,
     mounts_generation: u64,
@@ -450,6 +460,24 @@ impl Draft<'_> {
     /// Whether the mounts are still those of this generation, also after all commands under way.
     pub fn mounts_stand(&self, generation: u64) -> bool {
         self.mounts_generation == generation && !self.overlay.keys().any(|(table, _)| *table == Table::Mounts)
+    }
+
+    /// Whether a step of work that is done in pieces may come into this command, with `bytes` more. The first always may.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.changes.is_empty()
+            || (self.changes.len() < PIECE_CHANGES_MAX && self.bytes.saturating_add(bytes) <= PIECE_BYTES_MAX)
+    }
+
+    fn change(&mut self, change: Change) {
+        self.bytes += CHANGE_OVERHEAD_BYTES
+            + match &change {
+                Change::Put { row, .. } => row.key.len() + row.group.len() + row.body.len(),
+                Change::Remove { key, .. } => key.len(),
+                Change::AddVersion { blob, .. } => blob.wrapped.len() + blob.payload.len(),
+                Change::Rewrap { wrapped, .. } => wrapped.len(),
+                Change::EraseVersion { .. } => 0,
+            };
+        self.changes.push(change);
     }
 
     /// The leader's clock for this command.
@@ -509,7 +537,7 @@ impl Draft<'_> {
         self.sum = self.sum.plus(row_digest(table, &row));
         touched.now = Some(row.clone());
         touched.changed = true;
-        self.changes.push(Change::Put { table, row });
+        self.change(Change::Put { table, row });
         Ok(())
     }
 
@@ -523,7 +551,7 @@ impl Draft<'_> {
         if let Some(old) = touched.now.take() {
             self.sum = self.sum.minus(row_digest(table, &old));
             touched.changed = true;
-            self.changes.push(Change::Remove { table, key: key.to_vec(), rev: old.rev });
+            self.change(Change::Remove { table, key: key.to_vec(), rev: old.rev });
         }
         Ok(())
     }
@@ -538,7 +566,7 @@ impl Draft<'_> {
     /// Seals `value` as version `number` of `secret` into the reserved blob `id`.
     pub fn put_version(&mut self, id: u64, secret: Id, number: u64, value: &[u8]) {
         let blob = self.keyring.seal_version(secret, number, value, self.entropy);
-        self.changes.push(Change::AddVersion { id, blob });
+        self.change(Change::AddVersion { id, blob });
     }
 
     /// The wrapped data key of a version's blob.
@@ -554,12 +582,12 @@ impl Draft<'_> {
 
     /// Puts a new wrapping of a version's data key in place.
     pub fn rewrap_version(&mut self, id: u64, wrapped: Vec<u8>) {
-        self.changes.push(Change::Rewrap { id, wrapped });
+        self.change(Change::Rewrap { id, wrapped });
     }
 
     /// Erases the blob of a version.
     pub fn erase_version(&mut self, id: u64) {
-        self.changes.push(Change::EraseVersion { id });
+        self.change(Change::EraseVersion { id });
     }
 
     /// Opens the blob of a version, also one that a command under way adds.
@@ -575,23 +603,26 @@ impl Draft<'_> {
         self.keyring.open_version(secret, number, &wrapped, &payload).map(Some).map_err(integrity)
     }
 
-    /// Keys of all rows of `table` whose key begins with `prefix`, as all commands before this one leave them.
-    /// At most `limit`, in no particular order.
+    /// Keys of all rows of `table` whose key begins with `prefix` and comes after `after`, as all commands before this one,
+    /// and this one, leave them. At most `limit`, in order.
     ///
     /// # Errors
     /// The rows cannot be read.
-    pub fn keys_below(&mut self, table: Table, prefix: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Refusal> {
-        let hidden = self.touched.iter().filter(|t| t.changed && t.table == table).count() + self.overlay.len();
-        let mut keys: Vec<Vec<u8>> = self
-            .reader
-            .children(table, prefix, None, limit.saturating_add(hidden))
-            .map_err(storage)?
-            .into_iter()
-            .map(|row| row.key)
-            .collect();
+    pub fn keys_below(
+        &mut self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, Refusal> {
         let over = self.overlay.iter().map(|((t, key), (row, _))| (*t, key, row.is_some()));
         let mine = self.touched.iter().filter(|t| t.changed).map(|t| (t.table, &t.key, t.now.is_some()));
-        for (_, key, there) in over.chain(mine).filter(|(t, key, _)| *t == table && key.starts_with(prefix)) {
+        let wanted = |key: &[u8]| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+        let news: Vec<_> = over.chain(mine).filter(|(t, key, _)| *t == table && wanted(key)).collect();
+        // Each of these may stand for one of those that are read.
+        let rows = self.reader.children(table, prefix, after, limit.saturating_add(news.len())).map_err(storage)?;
+        let mut keys: Vec<Vec<u8>> = rows.into_iter().map(|row| row.key).collect();
+        for (_, key, there) in news {
             let at = keys.iter().position(|k| k == key);
             match (at, there) {
                 (None, true) => keys.push(key.clone()),
@@ -599,6 +630,7 @@ impl Draft<'_> {
                 _ => {}
             }
         }
+        keys.sort_unstable();
         keys.truncate(limit);
         Ok(keys)
     }
@@ -713,8 +745,10 @@ pub fn integrity(error: keyward_crypto::CryptoError) -> Refusal {
 
 fn submit(error: &SubmitError) -> Refusal {
     match error {
-        SubmitError::DiskFull => {
-            Refusal::Unavailable("the disk is full: nothing was written; free space and try again".into())
+        SubmitError::DiskFull { reserve_bytes } => {
+            let mib = reserve_bytes.div_ceil(1 << 20);
+            let text = format!("the disk is full: nothing was written; writes are taken again when {mib} MiB are free");
+            Refusal::Unavailable(text.into())
         }
         SubmitError::Overloaded => Refusal::Unavailable("too many writes are under way; try again".into()),
         SubmitError::NotLeader { .. } => Refusal::Unavailable("this node is not the leader; try again".into()),

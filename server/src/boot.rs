@@ -1,5 +1,6 @@
 //! From a configuration to a serving node, and back to a clean stop.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -35,7 +36,7 @@ use crate::refusal::Refusal;
 use crate::seal::{self, NewSeal, OpenError, OpenedKeys};
 
 /// Free space below which writes are refused: what the state database, its write-ahead log and a checkpoint may still
-/// need for the writes that are under way. It must never run full itself, since its owner then has to stop.
+/// need for the writes that are under way. Should that not do, they wait for space.
 const RESERVE_BYTES: u64 = 192 << 20;
 /// The same for a development server, whose disk may be as small as 64 MiB of memory.
 const DEV_RESERVE_BYTES: u64 = 8 << 20;
@@ -281,9 +282,8 @@ pub async fn initialise(
     let mut facts = Facts::new(request, barrier.now(), None, "system");
     facts.set(EventKind::SysConfig, "administer", "system");
     facts.object = Some("installation");
-    let intent = facts.intent(entropy, barrier.now());
-    let written = barrier
-        .write(&worker.snapshots, request, &intent, |draft| {
+    let written = worker
+        .write(&RefCell::new(facts), |draft| {
             records.write(draft)?;
             for mount in first_mounts(draft.entropy(), dev.is_some()) {
                 draft.put(Table::Mounts, &mount.id.0, Columns::default(), &mount.encode()?)?;
@@ -309,25 +309,11 @@ pub async fn initialise(
 
 fn put_root_token(draft: &mut Draft<'_>, text: &Secret<String>, has_lease: bool) -> Result<(), Refusal> {
     let now = draft.now();
+    let (path, name) = if has_lease { ("auth/token/create", "token") } else { ("auth/token/root", "root") };
     let root = Token {
-        accessor: token::fresh_accessor(draft.entropy()),
-        kind: TokenKind::Service,
-        policies: vec!["root".into()],
-        path: if has_lease { "auth/token/create".into() } else { "auth/token/root".into() },
-        display_name: if has_lease { "token".into() } else { "root".into() },
-        meta: None,
-        orphan: true,
-        created: now,
+        display_name: name.into(),
         issued: has_lease.then_some(now),
-        renewed: None,
-        creation_ttl_s: 0,
-        ttl_s: 0,
-        expires: None,
-        explicit_max_ttl_s: 0,
-        period_s: 0,
-        uses: 0,
-        renewable: false,
-        cubbyhole: Id::random(draft.entropy()),
+        ..Token::new(TokenKind::Service, path, vec!["root".into()], now, draft.entropy())
     };
     let key = token::key_of(draft.keyring(), text.expose());
     token::put(draft, &key, &root, b"")
@@ -352,7 +338,7 @@ fn first_mounts(entropy: &dyn Entropy, dev: bool) -> Vec<Mount> {
             lists: BTreeMap::new(),
             token_type: (kind == Kind::Token).then(|| "default-service".into()),
             kv: None,
-            closed: false,
+            closed: None,
         };
     let mut out = vec![
         mount("sys/", Kind::System, "system endpoints used for control, policy and debugging", "system", None),
@@ -500,7 +486,7 @@ fn on_this_thread<T>(app: &Arc<App>, work: impl AsyncFnOnce(Worker) -> Result<T,
 
 async fn note_start(worker: &Worker) {
     let barrier = &worker.app.barrier;
-    let mut facts = Facts::new(Id::random(barrier.entropy()), barrier.now(), None, "system");
+    let mut facts = Facts::of_server(barrier);
     facts.kind = EventKind::SysStart;
     if worker.record(&facts, EventOutcome::Success, None).await.is_err() {
         tracing::error!("the audit journal cannot be written: requests are refused until it can");

@@ -128,13 +128,14 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// Connections at once; more are closed when they come.
     pub connections_max: usize,
-    /// Time for a request's header block to arrive, also the time a connection may stay idle.
+    /// Time for a request's header block to arrive. With HTTP/1.1 it begins when the connection is free for the next one, so
+    /// it also ends idle connections; with HTTP/2 it is the time until the first request, after which pings decide.
     pub header_timeout_s: u64,
     /// Time for a request's body to arrive.
     pub body_timeout_s: u64,
     /// Requests per second from one source address, over which they get 429; 0 = no limit.
     pub source_rate_per_s: u32,
-    /// How many requests above the rate one source may send at once.
+    /// How many requests one source may send at once before it is held to the rate; 0 = as many as the rate per second.
     pub source_burst: u32,
 }
 

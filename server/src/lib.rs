@@ -1,7 +1,7 @@
 //! The server: the only room where all the others meet.
 //!
 //! Reading order: [`pep`] (the life of a request, one page), [`refusal`] (why one is not answered), [`barrier`] (sealed
-//! reads and writes), [`record`] (the audit side), [`app`] (what is shared), [`authn`] (who calls), [`mounts`] and
+//! reads and writes), [`record`] (the audit side), [`app`] (what is shared), [`begun`] (requests that go on to their end), [`authn`] (who calls), [`mounts`] and
 //! [`policies`], [`engine`] (what a mount can do), [`api`] (the endpoints), [`jobs`] (what the server does by itself),
 //! [`seal`] and [`identity`], [`files`], [`http`] (the outer shell), [`boot`] (start and stop), [`config`].
 
@@ -16,6 +16,8 @@ pub mod snapshot;
 pub mod record;
 
 pub mod app;
+
+pub mod begun;
 
 pub mod authn;
 
@@ -46,3 +48,6 @@ pub mod telemetry;
 pub mod clock;
 
 pub mod build;
+
+#[cfg(test)]
+mod testing;

@@ -70,9 +70,19 @@ pub struct Mount {
     /// KV v2: the mount's configuration, as the engine encodes it.
     #[serde(default)]
     pub kv: Option<crate::engine::kv::KvConfig>,
-    /// Being raised from KV v1 to v2 or being emptied: not served meanwhile.
+    /// Why it is not served for now.
     #[serde(default)]
-    pub closed: bool,
+    pub closed: Option<Closed>,
+}
+
+/// Why a mount is closed. Until that is done it answers nothing, and stays closed across restarts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Closed {
+    /// Its entries become versions: from KV v1 to v2.
+    Raising,
+    /// It is emptied, then removed.
+    Removing,
 }
 
 impl Mount {
@@ -85,6 +95,14 @@ impl Mount {
             Kind::System => "system",
             Kind::Token => "token",
         }
+    }
+
+    /// That it is not closed.
+    ///
+    /// # Errors
+    /// [`Refusal::mount_closed`].
+    pub fn serving(&self) -> Result<(), Refusal> {
+        if self.closed.is_none() { Ok(()) } else { Err(Refusal::mount_closed()) }
     }
 
     /// Whether it is an auth method.
@@ -200,7 +218,7 @@ impl MountTable {
 /// # Errors
 /// [`Refusal::Internal`] if the body is not a mount.
 pub fn decode(body: &[u8]) -> Result<Mount, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::internal(format!("mount row: {error}")))
+    serde_json::from_slice(body).map_err(|error| Refusal::damaged("mount row", error))
 }
 
 #[cfg(test)]
@@ -229,7 +247,7 @@ mod tests {
                         lists: BTreeMap::new(),
                         token_type: None,
                         kv: None,
-                        closed: false,
+                        closed: None,
                     };
                     (mount.path.clone(), std::sync::Arc::new(mount))
                 })

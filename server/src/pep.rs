@@ -11,6 +11,7 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use keyward_model::Id;
@@ -74,19 +75,48 @@ pub enum Door {
     Guarded,
     /// The handler judges the token itself.
     Own,
-    /// Needs no token at all: status, init, unseal.
+    /// The PEP asks for no token: status, init, unseal. Of what an operator does there (seal, step down) the handler demands
+    /// one while the server is unsealed.
     Open,
 }
 
-/// The life of a request. Always answers; what was refused is recorded like what was done.
-pub async fn enforce(worker: &Worker, request: &Request) -> Answer {
+/// What carries a request's life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Footing {
+    /// The connection: when the client hangs up, the life ends where it stands.
+    Connection,
+    /// A task of its own, which goes on to the end.
+    Task,
+}
+
+/// The life of a request. What may change something is done to its end, even if nobody waits for the answer any more.
+/// Always answers: with what was done, with the refusal, or, where that cannot be recorded, with that instead.
+pub async fn enforce(worker: &Rc<Worker>, request: Request) -> Answer {
+    if !request.may_change()
+        && let Some(answer) = live(worker, &request, Footing::Connection).await
+    {
+        return answer;
+    }
+    let request = Rc::new(request);
+    let task = {
+        let (worker, request) = (Rc::clone(worker), Rc::clone(&request));
+        async move { live(&worker, &request, Footing::Task).await }
+    };
+    match worker.begun.run(task).await {
+        Ok(Some(answer)) => answer,
+        Ok(None) | Err(_) => api::render_refusal(&request, &Refusal::internal("the request's task did not end")),
+    }
+}
+
+/// All steps, with the record of a refusal. `None`: it needs a task of its own, and nothing was done yet.
+async fn live(worker: &Worker, request: &Request, footing: Footing) -> Option<Answer> {
     let facts =
         RefCell::new(Facts::new(request.id, request.received, Some(request.source), api::channel(request.face)));
-    match steps(worker, request, &facts).await {
+    match steps(worker, request, &facts, footing).await {
         Ok(answer) => answer,
         Err(refusal) => match record_refusal(worker, &facts.into_inner(), &refusal).await {
-            Ok(_) => api::render_refusal(request, &refusal),
-            Err(unavailable) => api::render_refusal(request, &unavailable),
+            Ok(_) => Some(api::render_refusal(request, &refusal)),
+            Err(unavailable) => Some(api::render_refusal(request, &unavailable)),
         },
     }
 }
@@ -101,12 +131,20 @@ pub async fn turn_away(worker: &Worker, id: Id, source: IpAddr, face: Face, refu
     }
 }
 
-async fn steps(worker: &Worker, request: &Request, facts: &RefCell<Facts>) -> Result<Answer, Refusal> {
+async fn steps(
+    worker: &Worker,
+    request: &Request,
+    facts: &RefCell<Facts>,
+    footing: Footing,
+) -> Result<Option<Answer>, Refusal> {
     let params = request.parameters()?;
     let params = &params;
     let door = api::door(request);
     let caller = authenticate(worker, request, door, facts)?;
-    let caller = if caller.counts { Box::pin(count_use(worker, request, caller, facts)).await? } else { caller };
+    if caller.counts && footing == Footing::Connection {
+        return Ok(None); // to take a use is a change
+    }
+    let caller = if caller.counts { Box::pin(count_use(worker, caller, facts)).await? } else { caller };
     let spent = caller.last_use.then(|| caller.session.clone()).flatten();
     let permit = canonicalise(worker, request, params, door, facts)
         .and_then(|target| decide(worker, request, params, caller, target));
@@ -115,9 +153,12 @@ async fn steps(worker: &Worker, request: &Request, facts: &RefCell<Facts>) -> Re
         Err(refusal) => Err(refusal),
     };
     if let Some(session) = spent {
-        Box::pin(end_spent(worker, request, &session)).await?;
+        // The answer stands: nobody can use the token any more, and what is left of it is a row.
+        if let Err(refusal) = Box::pin(end_spent(worker, request, &session)).await {
+            tracing::warn!(request.id = %request.id, ?refusal, "a token stays in its row after its last use");
+        }
     }
-    outcome
+    outcome.map(Some)
 }
 
 async fn finish(
@@ -285,33 +326,21 @@ async fn record_refusal(worker: &Worker, facts: &Facts, refusal: &Refusal) -> Re
 }
 
 /// Takes one use of a token, in the log, before anything is done with it.
-async fn count_use(
-    worker: &Worker,
-    request: &Request,
-    caller: Caller,
-    facts: &RefCell<Facts>,
-) -> Result<Caller, Refusal> {
+async fn count_use(worker: &Worker, caller: Caller, facts: &RefCell<Facts>) -> Result<Caller, Refusal> {
     let Some(key) = caller.session.map(|session| session.key) else { return Err(Refusal::Unauthenticated) };
     let mut intent = facts.borrow().clone();
     intent.set(EventKind::TokenRead, "", "token");
     let (used, _) = worker
-        .app
-        .barrier
-        .write(
-            &worker.snapshots,
-            request.id,
-            &intent.intent(worker.app.barrier.entropy(), worker.app.barrier.now()),
-            |draft| {
-                let Some((mut token, parent)) = token::get(draft, &key)? else { return Err(Refusal::Unauthenticated) };
-                if token.uses < 0 {
-                    return Err(Refusal::Unauthenticated); // another request took the last use
-                }
-                // The last use leaves a mark that no second request passes; the token goes when this request is done.
-                token.uses = if token.uses == 1 { -1 } else { token.uses - 1 };
-                token::put(draft, &key, &token, &parent)?;
-                Ok((token, parent))
-            },
-        )
+        .write(&RefCell::new(intent), |draft| {
+            let Some((mut token, parent)) = token::get(draft, &key)? else { return Err(Refusal::Unauthenticated) };
+            if token.uses < 0 {
+                return Err(Refusal::Unauthenticated); // another request took the last use
+            }
+            // The last use leaves a mark that no second request passes; the token goes when this request is done.
+            token.uses = if token.uses == 1 { -1 } else { token.uses - 1 };
+            token::put(draft, &key, &token, &parent)?;
+            Ok((token, parent))
+        })
         .await?;
     let (token, parent) = used;
     let last_use = token.uses < 0;
@@ -324,17 +353,7 @@ async fn end_spent(worker: &Worker, request: &Request, session: &Arc<Session>) -
     intent.set(EventKind::TokenRevoked, "", "token");
     intent.token = Some(Arc::clone(&session.name));
     let key = session.key;
-    worker
-        .app
-        .barrier
-        .write(
-            &worker.snapshots,
-            request.id,
-            &intent.intent(worker.app.barrier.entropy(), worker.app.barrier.now()),
-            |draft| token::revoke_tree(draft, &key),
-        )
-        .await
-        .map(|_| ())
+    worker.write(&RefCell::new(intent), |draft| token::revoke_tree(draft, &key)).await.map(|_| ())
 }
 
 impl Permit {
@@ -383,3 +402,6 @@ impl Permit {
         self.target.door
     }
 }
+
+#[cfg(test)]
+mod tests;

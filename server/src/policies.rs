@@ -38,7 +38,7 @@ pub fn key_of(keyring: &Keyring, name: &str) -> Vec<u8> {
 /// # Errors
 /// [`Refusal::Internal`] if the body is not a policy.
 pub fn decode(body: &[u8]) -> Result<Stored, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::internal(format!("policy row: {error}")))
+    serde_json::from_slice(body).map_err(|error| Refusal::damaged("policy row", error))
 }
 
 /// Reads, opens and parses all policies. One that no longer parses grants nothing, and is logged.

@@ -19,12 +19,13 @@ use keyward_model::{Entropy, Id, Timestamp};
 
 use crate::app::Failure;
 use crate::authn::token::SessionName;
-use crate::barrier::Committed;
+use crate::barrier::{Barrier, Committed};
 use crate::refusal::Refusal;
 
 /// Proof that the audit record of what is about to be released is durable.
 ///
-/// Only a [`Recorder`] and a committed command make one, so nothing that demands a receipt can be had without a record.
+/// A [`Recorder`] makes one, a committed command, and for the one listed exception [`Receipt::of_open_status`]; so nothing
+/// else that demands a receipt can be had without a record.
 #[derive(Debug)]
 pub struct Receipt(());
 
@@ -90,6 +91,11 @@ impl Facts {
             alias: None,
             version_status: None,
         }
+    }
+
+    /// What is known of something that the server does by itself.
+    pub fn of_server(barrier: &Barrier) -> Self {
+        Self::new(Id::random(barrier.entropy()), barrier.now(), None, "system")
     }
 
     /// Says what is asked, and of which engine.

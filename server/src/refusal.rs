@@ -57,7 +57,8 @@ pub enum Refusal {
     Unavailable(Cow<'static, str>),
     /// An audit record could not be written, so nothing was done: 503.
     AuditUnavailable,
-    /// A defect of ours or damaged data: 500 with the request id only; the detail is for the log.
+    /// A defect of ours or damaged data: 500 with a constant text, on the native face also the request's id. The detail goes
+    /// to the log under that id, and must quote no value.
     Internal(Cow<'static, str>),
     /// Native face: a typed problem by its code in the registry.
     Problem(Problem),
@@ -169,9 +170,21 @@ impl Refusal {
         Self::Malformed(text.into())
     }
 
-    /// 500; `detail` goes to the log only.
+    /// 500; `detail` goes to the log only, and quotes no value.
     pub fn internal(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::Internal(detail.into())
+    }
+
+    /// 500: a row or kept answer is not what we write. Of serde's error only the place goes to the log, since its text may
+    /// quote the value that it found.
+    #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+    pub fn damaged(what: &str, error: serde_json::Error) -> Self {
+        Self::internal(format!("{what} does not decode, from byte {} on", error.column()))
+    }
+
+    /// 503 for what stands below a mount that is closed for now.
+    pub fn mount_closed() -> Self {
+        Self::Unavailable("this mount is being changed and comes back in a moment; try again".into())
     }
 
     /// A typed problem with a constant text.
@@ -280,6 +293,14 @@ mod tests {
         let parts = Refusal::internal("row 7 of table secrets is damaged").parts();
         assert_eq!(parts.status, 500);
         assert!(!parts.body.unwrap().to_string().contains("row 7"));
+    }
+
+    #[test]
+    fn a_damaged_row_is_not_quoted() {
+        let error = serde_json::from_str::<u8>("\"hunter2\"").unwrap_err();
+        assert!(error.to_string().contains("hunter2"));
+        let Refusal::Internal(text) = Refusal::damaged("token row", error) else { unreachable!() };
+        assert!(!text.contains("hunter2"), "{text}");
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub fn records(reader: &Reader) -> Result<Vec<SealRecord>, Refusal> {
 
 fn config_row<T: serde::de::DeserializeOwned>(reader: &Reader, key: &[u8]) -> Result<Option<T>, Refusal> {
     let Some(row) = reader.row(Table::Config, key).map_err(storage)? else { return Ok(None) };
-    serde_json::from_slice(&row.body).map(Some).map_err(|error| Refusal::internal(format!("config row: {error}")))
+    serde_json::from_slice(&row.body).map(Some).map_err(|error| Refusal::damaged("config row", error))
 }
 
 /// What the root key is bound to when it is wrapped.

@@ -18,7 +18,8 @@ pub enum Kind {
 /// What a checkpoint did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Checkpoint {
-    /// Whether it went as far as its [`Kind`] says. If not, a reader or another checkpoint was in the way; try later.
+    /// Whether it went as far as its [`Kind`] says. If not, a reader or another checkpoint was in the way, or the disk is
+    /// full; try later.
     pub complete: bool,
     /// Pages in the log.
     pub pages: u64,
@@ -75,12 +76,16 @@ fn ask(connection: &Connection, text: &str) -> Result<Checkpoint, StoreError> {
             pages: u64::try_from(pages).unwrap_or(0),
             moved: u64::try_from(moved).unwrap_or(0),
         }),
-        Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-            Ok(Checkpoint { complete: false, pages: 0, moved: 0 })
-        }
-        Err(e) => Err(StoreError::doing("moving the write-ahead log into the database", &e)),
+        Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(NOT_NOW),
+        Err(e) => match StoreError::doing("moving the write-ahead log into the database", &e) {
+            // What was moved does not count, and the log still holds all of it.
+            StoreError::DiskFull => Ok(NOT_NOW),
+            other => Err(other),
+        },
     }
 }
+
+const NOT_NOW: Checkpoint = Checkpoint { complete: false, pages: 0, moved: 0 };
 
 const LOOK: &str = "-- storage::checkpoint::look\nPRAGMA wal_checkpoint(NOOP)";
 const PASSIVE: &str = "-- storage::checkpoint::passive\nPRAGMA wal_checkpoint(PASSIVE)";

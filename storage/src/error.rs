@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 use crate::Position;
 
 /// Why the state database cannot do what was asked.
 ///
-/// Out of [`crate::Writer::apply`], every one of them means: stop the node. The writer refuses all further work.
+/// Out of [`crate::Writer::apply`], every one of them but [`StoreError::DiskFull`] means: stop the node. The writer refuses
+/// all further work.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file system has no space left. Nothing of the transaction is in place.
-    #[error("no space left for the state database; free some space, then start the node again")]
+    /// The disk or the quota has no space left. Nothing was changed: the same can be asked again when there is space.
+    #[error("no space left for the state database; free some space")]
     DiskFull,
     /// Reading or writing failed in the operating system.
     #[error("input or output error on the state database while {doing}: {cause}")]
@@ -118,10 +119,16 @@ impl StoreError {
 
     /// A failure of the operating system on a file of ours.
     pub(crate) fn file(doing: &str, path: &Path, error: &std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::StorageFull {
+        if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
             return Self::DiskFull;
         }
         Self::Io { doing: format!("{doing} `{}`", path.display()), cause: error.to_string() }
+    }
+
+    /// A flush of a file of ours that failed, for whatever reason: what was written before may be lost, and a second flush
+    /// that succeeds says nothing.
+    pub(crate) fn flush(path: &Path, error: &std::io::Error) -> Self {
+        Self::Io { doing: format!("flushing `{}`", path.display()), cause: error.to_string() }
     }
 
     /// Impossible data under `key`.
@@ -134,6 +141,10 @@ impl StoreError {
     fn fatal(error: &rusqlite::Error, doing: impl FnOnce() -> String) -> Result<Self, String> {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Ok(Self::DiskFull),
+            // The write-ahead log's index could not grow: nothing was written with it.
+            Some(_) if error.sqlite_error().is_some_and(|e| e.extended_code == ffi::SQLITE_IOERR_SHMSIZE) => {
+                Ok(Self::DiskFull)
+            }
             Some(
                 ErrorCode::SystemIoFailure
                 | ErrorCode::CannotOpen

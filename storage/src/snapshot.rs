@@ -36,7 +36,7 @@ impl Store {
         };
         let connection = connect::open(self.file(), Role::Reader, self.options())?;
         connection.execute(SNAPSHOT, [name]).map_err(|e| StoreError::doing("writing a snapshot", &e))?;
-        made.sync_all().map_err(|e| StoreError::file("syncing", file, &e))?;
+        made.sync_all().map_err(|e| StoreError::flush(file, &e))?;
         if let Some(directory) = file.parent() {
             sync_directory(directory)?;
         }
@@ -105,7 +105,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     let mut source = File::open(from).map_err(|e| StoreError::file("reading", from, &e))?;
     let mut target = new_file(to)?;
     std::io::copy(&mut source, &mut target).map_err(|e| StoreError::file("writing", to, &e))?;
-    target.sync_all().map_err(|e| StoreError::file("syncing", to, &e))
+    target.sync_all().map_err(|e| StoreError::flush(to, &e))
 }
 
 fn new_file(path: &Path) -> Result<File, StoreError> {

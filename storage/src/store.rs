@@ -166,5 +166,6 @@ pub(crate) fn private(path: &Path) -> Result<File, StoreError> {
 
 /// Makes the names in `directory` durable.
 pub(crate) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
-    File::open(directory).and_then(|d| d.sync_all()).map_err(|e| StoreError::file("syncing", directory, &e))
+    let opened = File::open(directory).map_err(|e| StoreError::file("opening", directory, &e))?;
+    opened.sync_all().map_err(|e| StoreError::flush(directory, &e))
 }

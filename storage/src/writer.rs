@@ -14,8 +14,8 @@ use crate::{Content, Entry, Position, StoreError, connect, plan};
 
 /// Applies log entries to the state: keyless, and with the same result on every node.
 ///
-/// After any error of [`Writer::apply`] it refuses all further work. A failed write leaves the disk in doubt, and a commit
-/// that seems to succeed after it would be a lie.
+/// After any error of [`Writer::apply`] but [`StoreError::DiskFull`] it refuses all further work. A failed write leaves the
+/// disk in doubt, and a commit that seems to succeed after it would be a lie.
 #[derive(Debug)]
 pub struct Writer {
     connection: Connection,
@@ -43,8 +43,9 @@ impl Writer {
     /// transaction. The changes are visible to readers afterwards; they are durable after [`Writer::make_durable`].
     ///
     /// # Errors
-    /// [`StoreError::OutOfOrder`] if an entry does not follow the one before, else what SQLite met. Nothing of the
-    /// transaction is in place then, and the writer is of no more use.
+    /// [`StoreError::DiskFull`]: everything is as it was before, and the same entries can be applied again when there is
+    /// space. [`StoreError::OutOfOrder`] if an entry does not follow the one before, else what SQLite met: nothing of the
+    /// transaction is in place then either, and the writer is of no more use.
     pub fn apply(&mut self, entries: &[Entry<'_>]) -> Result<Vec<Vec<Outcome>>, StoreError> {
         if self.broken {
             return Err(StoreError::Broken);
@@ -54,13 +55,13 @@ impl Writer {
         self.broken = true;
         check_order(self.meta.applied, entries)?;
         let mut next = Meta { applied: Some(last.position), ..self.meta };
-        self.run(BEGIN)?;
-        let outcomes = self.write(entries, &mut next).and_then(|outcomes| self.run(COMMIT).map(|()| outcomes));
-        let outcomes = match outcomes {
+        let outcomes = self.run(BEGIN).and_then(|()| self.write(entries, &mut next));
+        let outcomes = match outcomes.and_then(|outcomes| self.run(COMMIT).map(|()| outcomes)) {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 // The first error is the one to tell; SQLite may have rolled back already.
                 drop(self.run(ROLLBACK));
+                self.broken = !(matches!(error, StoreError::DiskFull) && self.connection.is_autocommit());
                 return Err(error);
             }
         };
@@ -93,7 +94,7 @@ impl Writer {
     /// Moves the write-ahead log into the database. Waits a moment, no longer, for readers that are in the way.
     ///
     /// # Errors
-    /// What SQLite met.
+    /// What SQLite met. A full disk is none: nothing, or not all, was moved.
     pub fn checkpoint(&mut self, kind: Kind) -> Result<Checkpoint, StoreError> {
         if self.broken {
             return Err(StoreError::Broken);
@@ -122,10 +123,10 @@ impl Writer {
             return Err(StoreError::Broken);
         }
         self.broken = true;
-        // As much as possible goes into the database itself. What a reader holds back stays in the write-ahead log, from
-        // which SQLite recovers: syncing that file makes the rest durable, whatever readers do.
+        // As much as possible goes into the database itself. What a reader or a full disk holds back stays in the
+        // write-ahead log, from which SQLite recovers: syncing that file makes the rest durable, whatever readers do.
         checkpoint::run(&self.connection, Kind::Passive)?;
-        self.wal.sync_data().map_err(|e| StoreError::file("syncing", &self.seat.0.wal(), &e))?;
+        self.wal.sync_data().map_err(|e| StoreError::flush(&self.seat.0.wal(), &e))?;
         self.broken = false;
         Ok(self.meta.applied)
     }
@@ -276,3 +277,6 @@ pub(crate) const PUT_META: &str = "-- storage::writer::put_meta
 UPDATE applied SET term = ?1, leader = ?2, idx = ?3, sum = ?4, signature = ?5, last_version = ?6 WHERE one = 1";
 const PUT_MEMBERSHIP: &str = "-- storage::writer::put_membership
 INSERT OR REPLACE INTO membership(one, term, leader, idx, members) VALUES (1, ?1, ?2, ?3, ?4)";
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::disk::Disk;
 use crate::suite;
 
 /// How long a start may take before the test gives up. A start takes milliseconds; the rest is for a busy machine.
@@ -57,6 +58,14 @@ impl Server {
     /// was initialised with a key file is unsealed when this returns.
     pub fn durable(data: &Path) -> Self {
         Self::start(&["--data", &data.to_string_lossy(), "--listen", "127.0.0.1:0", "--plain"])
+    }
+
+    /// As [`Server::durable`], in the folder `data` of `disk`.
+    pub fn on_disk(disk: &Disk) -> Self {
+        let data = disk.folder().join("data");
+        let arguments = ["--data", &data.to_string_lossy(), "--listen", "127.0.0.1:0", "--plain"];
+        Self::launch(disk.command(binary()).arg("server").args(arguments))
+            .unwrap_or_else(|failure| panic!("keyward server: {failure}"))
     }
 
     /// `keyward server` with these arguments, when it says that it is ready.
@@ -132,6 +141,11 @@ impl Server {
         let answer = self.client().without_token().put("sys/init", &json!({}));
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()["root_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Whether the process still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// The process id.

@@ -32,7 +32,8 @@ pub(crate) struct Init {
     /// Shares that unseal together [default: 3]
     #[arg(long, short = 't', value_name = "NUMBER")]
     key_threshold: Option<u64>,
-    /// Shares of the recovery key, where the server unseals itself
+    /// Shares of the recovery key, for a server that is sealed by a key file: they open it if the file is lost. With
+    /// other seals there are none
     #[arg(long, value_name = "NUMBER")]
     recovery_shares: Option<u64>,
     /// Recovery shares that count together

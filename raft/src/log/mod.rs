@@ -28,6 +28,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use keyward_model::Entropy;
+use tokio::sync::watch;
 
 pub use error::OpenError;
 pub use writer::Done;
@@ -97,6 +98,7 @@ struct Shared {
     failure: OnceLock<String>,
     failed: Box<dyn Fn(&str) + Send + Sync>,
     full: AtomicBool,
+    starving: watch::Sender<bool>,
     flushes: AtomicU64,
     incarnation: u64,
 }
@@ -145,6 +147,7 @@ impl Log {
             failure: OnceLock::new(),
             failed,
             full: AtomicBool::new(false),
+            starving: watch::Sender::new(false),
             flushes: AtomicU64::new(0),
             incarnation,
         });
@@ -277,6 +280,27 @@ impl Log {
         self.0.shared.is_full()
     }
 
+    /// Entries cannot be applied for want of space: the disk counts as full until [`Log::unmark_full`], whatever it says
+    /// of itself.
+    pub fn mark_full(&self) {
+        self.0.shared.shelf.mark_unapplied(&self.0.shared, true);
+    }
+
+    /// What could not be applied is: whether the disk is full is a matter of its free space again.
+    pub fn unmark_full(&self) {
+        self.0.shared.shelf.mark_unapplied(&self.0.shared, false);
+    }
+
+    /// Bytes that must be free on a full disk for it not to count as full.
+    pub fn needed_bytes(&self) -> u64 {
+        self.0.shared.shelf.needed_bytes(&self.0.shared)
+    }
+
+    /// Turns true while something that was accepted waits for space, in the log or on its way out of it.
+    pub fn starving(&self) -> watch::Receiver<bool> {
+        self.0.shared.starving.subscribe()
+    }
+
     /// How many flushes there were.
     pub fn flushes(&self) -> u64 {
         self.0.shared.flushes.load(Ordering::Relaxed)
@@ -287,11 +311,13 @@ impl Log {
         self.0.shared.incarnation
     }
 
-    /// Makes everything durable, the committed position and the horizon included, and ends the threads.
+    /// Makes everything durable, the committed position and the horizon included, and ends the threads. Does not wait for
+    /// space.
     ///
     /// # Errors
     /// Something could not be written.
     pub fn close(&self) -> io::Result<()> {
+        self.0.shared.shelf.close();
         let (sender, receiver) = std::sync::mpsc::channel();
         self.flush(Box::new(move |result| drop(sender.send(result))));
         let flushed = receiver.recv().unwrap_or_else(|_| Err(io::Error::other("the raft log is closed already")));
@@ -350,12 +376,36 @@ impl Shared {
         }
     }
 
+    /// As [`Shared::fail`] on a clean way out: nothing more is taken, and nobody is alarmed.
+    fn end(&self, message: &str) {
+        drop(self.failure.set(message.to_owned()));
+    }
+
     fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    fn set_full(&self, full: bool) {
-        self.full.store(full, Ordering::Relaxed);
+    /// Says so once per change. `needed` bytes must be free for a full disk not to be one.
+    fn set_full(&self, full: bool, needed: u64) {
+        if self.full.swap(full, Ordering::Relaxed) == full {
+            return;
+        }
+        let (dir, free) = (self.dir.display(), self.fs.available(&self.dir).unwrap_or_default());
+        if full {
+            // A quota may be less than the disk says it has: then all of it has to come from somewhere.
+            let missing = needed.checked_sub(free).filter(|missing| *missing > 0).unwrap_or(needed);
+            tracing::error!(
+                "the disk is full: {} MiB are left for `{dir}`, no writes are taken; free at least {} MiB",
+                free >> 20,
+                missing.div_ceil(1 << 20)
+            );
+        } else {
+            tracing::info!("the disk has space again: writes are taken");
+        }
+    }
+
+    fn set_starving(&self, starving: bool) {
+        self.starving.send_if_modified(|now| std::mem::replace(now, starving) != starving);
     }
 
     /// Bytes of the next segment to be made: a new log begins with a small one.

@@ -10,8 +10,8 @@ use super::Shared;
 use super::horizon::Horizon;
 use super::segment::{self, Segment, Spare};
 
-/// How often a full disk is looked at again.
-const FULL_RETRY: Duration = Duration::from_millis(200);
+/// How often the free space of a full disk is looked at.
+const SPACE_LOOK: Duration = Duration::from_secs(1);
 
 /// Between two parts of a segment that is filled or erased while there is time: 8 MiB/s.
 const PAUSE: Duration = Duration::from_millis(32);
@@ -31,6 +31,10 @@ struct State {
     /// The writer waits for the next segment: no time for pauses.
     awaited: bool,
     full: bool,
+    /// Entries wait for space to be applied: full, whatever the disk says of itself.
+    unapplied: bool,
+    /// Nothing waits for space any more.
+    closing: bool,
     erase: VecDeque<Segment>,
     horizon: Horizon,
     horizon_due: bool,
@@ -46,6 +50,8 @@ impl Shelf {
             wanted,
             awaited: false,
             full: false,
+            unapplied: false,
+            closing: false,
             erase: VecDeque::new(),
             horizon,
             horizon_due: false,
@@ -78,8 +84,29 @@ impl Shelf {
 
     /// The disk has less space left than the reserve: nothing new until that has changed.
     pub(super) fn mark_full(&self, shared: &Shared) {
-        self.state().full = true;
-        shared.set_full(true);
+        let mut state = self.state();
+        state.full = true;
+        tell(shared, &state);
+        self.changed.notify_all();
+    }
+
+    /// Entries wait, or wait no longer, for space to be applied.
+    pub(super) fn mark_unapplied(&self, shared: &Shared, unapplied: bool) {
+        let mut state = self.state();
+        state.unapplied = unapplied;
+        state.full |= unapplied;
+        tell(shared, &state);
+        self.changed.notify_all();
+    }
+
+    /// Bytes that must be free for the disk not to count as full.
+    pub(super) fn needed_bytes(&self, shared: &Shared) -> u64 {
+        needed_bytes(shared, &self.state())
+    }
+
+    /// From here on nothing waits for space: what has none fails.
+    pub(super) fn close(&self) {
+        self.state().closing = true;
         self.changed.notify_all();
     }
 
@@ -98,14 +125,18 @@ impl Shelf {
         let mut state = self.state();
         loop {
             if let Some(spare) = state.next.take() {
-                state.awaited = false;
                 return Some(spare);
             }
-            if state.stop || shared.failed().is_some() {
+            if state.stop || (state.closing && state.full) {
+                shared.end("the raft log was closed before there was space for all of it");
+            }
+            if shared.failed().is_some() {
                 return None;
             }
-            (state.wanted, state.awaited) = (true, true);
-            self.changed.notify_all();
+            if !state.awaited {
+                (state.wanted, state.awaited) = (true, true);
+                self.changed.notify_all();
+            }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -121,17 +152,16 @@ impl Shelf {
         loop {
             self.work(shared);
             let state = self.state();
-            let due = !state.erase.is_empty() || state.horizon_due || (state.wanted && !state.full);
-            if shared.failed().is_some() || (state.stop && !due) {
+            if shared.failed().is_some() || (state.stop && !state.is_due()) {
                 return;
             }
-            if due {
-                continue;
-            }
             if state.full {
-                drop(self.changed.wait_timeout(state, FULL_RETRY).unwrap_or_else(PoisonError::into_inner));
+                let idle = |state: &mut State| !state.stop && !state.is_due();
+                let waited = self.changed.wait_timeout_while(state, SPACE_LOOK, idle);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
             } else {
-                drop(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+                let idle = |state: &mut State| !state.stop && !state.is_due() && !state.full;
+                drop(self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner));
             }
         }
     }
@@ -185,15 +215,13 @@ impl Shelf {
             } else if state.wanted && !no_space {
                 let seq = state.next_seq;
                 drop(state);
-                let bytes = shared.next_bytes();
-                let pause = |done| self.pause(shared, if is_ahead(shared, done, bytes) { PAUSE } else { SHORT_PAUSE });
-                let made = segment::prepare(&*shared.fs, &shared.dir, seq, bytes, pause);
+                let made = self.prepare(shared, seq);
                 state = self.state();
                 match made {
                     Ok(spare) => {
                         state.next = Some(spare);
                         state.next_seq += 1;
-                        state.wanted = false;
+                        (state.wanted, state.awaited) = (false, false);
                         self.changed.notify_all();
                     }
                     Err(error) if is_full(&error) => (state.full, no_space) = (true, true),
@@ -212,13 +240,43 @@ impl Shelf {
         }
         if state.full || shared.is_full() {
             let free = shared.fs.available(&shared.dir).map_err(|error| ("ask for the free space", error))?;
-            state.full = state.wanted || free < shared.options.reserve_bytes;
-            shared.set_full(state.full);
+            state.full = state.unapplied || state.wanted || free < shared.options.reserve_bytes;
+            tell(shared, &state);
         }
         drop(state);
         self.changed.notify_all();
         Ok(())
     }
+
+    /// Makes segment `seq`, if it has room: what is left of a full disk is left to others.
+    fn prepare(&self, shared: &Shared, seq: u64) -> io::Result<Spare> {
+        let bytes = shared.next_bytes();
+        if shared.fs.available(&shared.dir)? < bytes.into() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        // On a full disk there are no writes to be in the way of; there would be, were it not for this.
+        let relaxed = |done| !shared.is_full() && is_ahead(shared, done, bytes);
+        let pause = |done| self.pause(shared, if relaxed(done) { PAUSE } else { SHORT_PAUSE });
+        segment::prepare(&*shared.fs, &shared.dir, seq, bytes, pause)
+    }
+}
+
+impl State {
+    /// Whether there is something to do that needs no further space.
+    fn is_due(&self) -> bool {
+        !self.erase.is_empty() || self.horizon_due || (self.wanted && !self.full)
+    }
+}
+
+/// Tells everyone who asks, without this lock, how `state` stands.
+fn tell(shared: &Shared, state: &State) {
+    shared.set_starving(state.unapplied || (state.awaited && state.full));
+    shared.set_full(state.full, needed_bytes(shared, state));
+}
+
+fn needed_bytes(shared: &Shared, state: &State) -> u64 {
+    let segment = if state.wanted { shared.options.segment_bytes } else { 0 };
+    shared.options.reserve_bytes.saturating_add(segment.into())
 }
 
 /// Whether a larger part of the next segment is ready, `done` of `bytes`, than of the one being written is used; by an
@@ -231,6 +289,6 @@ fn is_ahead(shared: &Shared, done: u32, bytes: u32) -> bool {
 }
 
 /// The disk or the quota has no space left.
-pub(super) fn is_full(error: &io::Error) -> bool {
+fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -314,6 +314,41 @@ fn a_full_disk_is_known_before_anything_is_lost_and_heals() {
 }
 
 #[test]
+fn a_close_does_not_wait_for_space_and_loses_nothing_that_was_acknowledged() {
+    let fs = SimFs::new();
+    let failures = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&failures);
+    let ground =
+        Ground { failed: Box::new(move |why: &str| told.lock().unwrap().push(why.to_owned())), ..ground(&fs, false) };
+    let log = Log::open(ground, OPTIONS).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let append = |index| {
+        let sender = sender.clone();
+        log.append(vec![entry(1, index, 1000)], Box::new(move |result| drop(sender.send((index, result.is_ok())))))
+            .unwrap();
+    };
+    append(0);
+    receiver.recv().unwrap();
+    fs.limit(Some(60 << 10));
+    // More than the segments there are can take: the last ones wait.
+    (1..80).for_each(append);
+    let woken = std::time::Instant::now();
+    while !*log.starving().borrow() {
+        assert!(woken.elapsed() < Duration::from_secs(10));
+        thread::yield_now();
+    }
+    assert!(log.is_full());
+    assert!(log.needed_bytes() >= u64::from(OPTIONS.segment_bytes));
+    assert!(log.close().is_err(), "not all of it is durable");
+    drop(sender);
+    let acknowledged = 1 + receiver.iter().filter(|(_, durable)| *durable).count();
+    assert!(acknowledged < 80);
+    assert_eq!(*failures.lock().unwrap(), Vec::<String>::new(), "nothing has failed");
+    fs.limit(None);
+    assert!(Content::of(&open(&fs).unwrap()).entries.len() >= acknowledged);
+}
+
+#[test]
 fn a_large_record_passes_the_small_first_segment() {
     let fs = SimFs::new();
     let options = Options { segment_bytes: 12 << 20, ..OPTIONS };

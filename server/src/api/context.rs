@@ -4,10 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use keyward_model::Table;
+use keyward_model::event::EventOutcome;
 use keyward_storage::Reader;
 
 use crate::app::Worker;
-use crate::authn::token::Session;
+use crate::authn::token::{self, Session};
 use crate::barrier::{Draft, Keys};
 use crate::http::answer::Answer;
 use crate::http::fields::Params;
@@ -82,6 +83,11 @@ impl<'a> Context<'a> {
         self.permit.session().ok_or(Refusal::Unauthenticated)
     }
 
+    /// What the record of this request says, for work that it goes on with in commands of its own.
+    pub fn facts(&self) -> &RefCell<Facts> {
+        self.facts
+    }
+
     /// Adds to what the record of this request says.
     pub fn note(&self, change: impl FnOnce(&mut Facts)) {
         change(&mut self.facts.borrow_mut());
@@ -101,32 +107,50 @@ impl<'a> Context<'a> {
         let opened =
             draft.get(Table::Mounts, &mount.id.0)?.ok_or_else(|| Refusal::NoRoute(self.request.path.clone()))?;
         let now = mounts::decode(opened.body.expose())?;
-        if now.closed || now.kind != mount.kind {
-            return Err(Refusal::Unavailable(
-                "this mount is being changed and comes back in a moment; try again".into(),
-            ));
+        now.serving()?;
+        if now.kind == mount.kind { Ok(()) } else { Err(Refusal::mount_closed()) }
+    }
+
+    /// Whether the token whose cubbyhole this is about still stands: what is written there after the token was removed would
+    /// stay for ever.
+    fn token_stands(&self, draft: &mut Draft<'_>) -> Result<(), Refusal> {
+        if self.permit.mount().is_none_or(|mount| mount.kind != Kind::Cubbyhole) {
+            return Ok(());
         }
-        Ok(())
+        let now = draft.now();
+        match token::get(draft, &self.session()?.key)? {
+            Some((token, _)) if !token.is_expired(now) => Ok(()),
+            _ => Err(Refusal::Unauthenticated),
+        }
     }
 
     /// Decides and writes, with this request's record as the intent: what `decide` notes is in it. What it gives is the
     /// result.
     ///
     /// # Errors
-    /// What `decide` refuses, and those of [`crate::barrier::Barrier::write`].
+    /// What `decide` refuses, and those of [`Worker::write`].
     pub async fn write<T>(&self, mut decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let decide = |draft: &mut Draft<'_>| {
+            self.token_stands(draft)?;
             self.mount_stands(draft)?;
             decide(draft)
         };
-        let barrier = &self.worker.app.barrier;
-        self.worker.app.audit_ready()?;
-        let intent = || self.facts.borrow().intent(barrier.entropy(), barrier.now());
-        let (result, committed) = barrier.write_told(&self.worker.snapshots, self.request.id, &intent, decide).await?;
+        let (result, committed) = self.worker.write(self.facts, decide).await?;
         if let Some(committed) = &committed {
             self.receipt.set(Some(Receipt::of_commit(committed)));
         }
         Ok(result)
+    }
+
+    /// Makes this request's record durable now, before what it is about takes effect: for what changes this node and not
+    /// the rows, so that no command carries the record.
+    ///
+    /// # Errors
+    /// [`Refusal::AuditUnavailable`]: it must not be done.
+    pub async fn record_first(&self) -> Result<(), Refusal> {
+        let recorded = self.worker.record(&self.facts.borrow(), EventOutcome::Success, None);
+        self.receipt.set(Some(recorded.await?));
+        Ok(())
     }
 
     /// Adds the warnings about parameters that the endpoint does not know, or that the path gave.

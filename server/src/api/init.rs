@@ -12,7 +12,7 @@ use super::{Context, status};
 use crate::config::SealKind;
 use crate::http::answer::Answer;
 use crate::refusal::Refusal;
-use crate::seal::{self, NewSeal, OpenError};
+use crate::seal::{self, NewSeal, OpenError, OpenedKeys, SealRecord};
 use crate::{boot, pep};
 
 /// Shares that can be made of one key.
@@ -30,7 +30,7 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         }
         ("sys/init", Operation::Update) => init(context).await,
         ("sys/unseal", Operation::Update) => unseal(context).await,
-        ("sys/seal", Operation::Update) => seal_now(context),
+        ("sys/seal", Operation::Update) => seal_now(context).await,
         _ => Err(Refusal::UnknownVerb),
     }
 }
@@ -59,11 +59,16 @@ async fn init(context: &Context<'_>) -> Result<Answer, Refusal> {
         }
         SealKind::Passphrase => {
             refuse_given(context, &["secret_shares", "secret_threshold"], kind.name())?;
+            if given(context, "recovery_shares")? || given(context, "recovery_threshold")? {
+                return Err(Refusal::malformed(
+                    "recovery shares are for a server that unseals itself by a key file; one that is sealed by a passphrase could not use them: leave recovery_shares and recovery_threshold out",
+                ));
+            }
             let passphrase = context.params.string("passphrase")?.filter(|text| !text.is_empty()).ok_or_else(|| {
                 Refusal::malformed("this server is sealed by a passphrase: `passphrase` must be given")
             })?;
             let passphrase = SecretBytes::new(passphrase.as_bytes().to_vec());
-            (NewSeal::Passphrase(passphrase), shape(context, "recovery_shares", "recovery_threshold")?)
+            (NewSeal::Passphrase(passphrase), None)
         }
     };
     let done = boot::initialise(context.worker, context.request.id, new_seal, recovery, None).await?;
@@ -84,9 +89,13 @@ async fn init(context: &Context<'_>) -> Result<Answer, Refusal> {
     Ok(Answer::bare(200, &body))
 }
 
+/// Whether a number is given that is not 0.
+fn given(context: &Context<'_>, field: &str) -> Result<bool, Refusal> {
+    Ok(context.params.int(field)?.unwrap_or(0) != 0)
+}
+
 fn refuse_given(context: &Context<'_>, fields: &[&str; 2], kind: &str) -> Result<(), Refusal> {
-    let given = |field: &str| context.params.int(field).map(|value| value.unwrap_or(0) != 0);
-    if given(fields[0])? || given(fields[1])? {
+    if given(context, fields[0])? || given(context, fields[1])? {
         return Err(Refusal::malformed(format!(
             "parameters {},{} not applicable to seal type {kind}",
             fields[0], fields[1]
@@ -153,38 +162,48 @@ async fn unseal(context: &Context<'_>) -> Result<Answer, Refusal> {
             )),
         };
     };
-    if record.kind == "passphrase" {
-        if app.barrier.is_sealed() {
-            let passphrase = SecretBytes::new(given.as_bytes().to_vec());
-            let seal = PassphraseSeal::new(passphrase, PassphraseCost::RECOMMENDED);
-            open(context, Box::new(seal), record.recovery).await?;
-        }
-        return Ok(Answer::bare(200, &status::seal_status(context.worker)?));
-    }
-    let key = share(&given)?;
-    if app.barrier.is_sealed()
-        && let Some(shares) = app.unsealing.add(key, record.threshold, app.barrier.entropy())
-    {
-        let seal = ShamirSeal::from_shares(&shares)
-            .map_err(|error| Refusal::malformed(format!("invalid key: failed to compute combined key: {error}")))?;
-        open(context, Box::new(seal), record.recovery).await?;
+    let key = if record.kind == "passphrase" { SecretBytes::new(given.as_bytes().to_vec()) } else { share(&given)? };
+    if app.barrier.is_sealed() {
+        unseal_with(context, key, record).await?;
     }
     Ok(Answer::bare(200, &status::seal_status(context.worker)?))
 }
 
-/// Reads the whole state once, so it runs beside the event loop.
-async fn open(context: &Context<'_>, seal: Box<dyn Seal>, recovery: bool) -> Result<(), Refusal> {
+/// Takes a share or a passphrase, and unseals if that was the last that was needed. One at a time, so that keys in place,
+/// which may have been rotated, are never overwritten. Nobody queues: each would have the whole state read once more.
+async fn unseal_with(context: &Context<'_>, key: SecretBytes, record: &SealRecord) -> Result<(), Refusal> {
+    let app = &context.worker.app;
+    let Ok(_turn) = app.rotating.try_lock() else {
+        return Err(Refusal::Unavailable("the keys are being opened or changed by somebody else; try again".into()));
+    };
+    if !app.barrier.is_sealed() {
+        return Ok(());
+    }
+    let Some(seal) = complete(context, key, record)? else { return Ok(()) };
+    let keys = open(context, seal, record.recovery).await?;
+    context.record_first().await?;
+    app.barrier.unseal(keys);
+    Ok(())
+}
+
+/// The seal that a key completes; `None` while shares are missing.
+fn complete(context: &Context<'_>, key: SecretBytes, record: &SealRecord) -> Result<Option<Box<dyn Seal>>, Refusal> {
+    if record.kind == "passphrase" {
+        return Ok(Some(Box::new(PassphraseSeal::new(key, PassphraseCost::RECOMMENDED))));
+    }
+    let app = &context.worker.app;
+    let Some(shares) = app.unsealing.add(key, record.threshold, app.barrier.entropy()) else { return Ok(None) };
+    ShamirSeal::from_shares(&shares)
+        .map(|seal| Some(Box::new(seal) as Box<dyn Seal>))
+        .map_err(|error| Refusal::malformed(format!("invalid key: failed to compute combined key: {error}")))
+}
+
+/// The keys that a seal opens. Reads the whole state once, so it runs beside the event loop.
+async fn open(context: &Context<'_>, seal: Box<dyn Seal>, recovery: bool) -> Result<OpenedKeys, Refusal> {
     let app = std::sync::Arc::clone(&context.worker.app);
     let opened = tokio::task::spawn_blocking(move || {
-        // One at a time, and never over keys that are in place: they may have been rotated since.
-        let _turn = app.rotating.blocking_lock();
-        if !app.barrier.is_sealed() {
-            return Ok(());
-        }
         let reader = app.store.reader().map_err(|_| OpenError::Unreadable)?;
-        let keys = seal::open(&reader, &*seal, recovery)?;
-        app.barrier.unseal(keys);
-        Ok::<_, OpenError>(())
+        seal::open(&reader, &*seal, recovery)
     })
     .await
     .map_err(|error| Refusal::internal(format!("unseal: {error}")))?;
@@ -213,13 +232,14 @@ fn share(text: &str) -> Result<SecretBytes, Refusal> {
 }
 
 /// Needs update and sudo on `sys/seal`; when sealed already, nothing is left to protect.
-fn seal_now(context: &Context<'_>) -> Result<Answer, Refusal> {
+async fn seal_now(context: &Context<'_>) -> Result<Answer, Refusal> {
     context.note(|facts| facts.set(EventKind::SysSeal, "administer", "system"));
     let worker = context.worker;
     if worker.app.barrier.is_sealed() {
         return Ok(Answer::no_content());
     }
     demand_operator(context)?;
+    context.record_first().await?;
     worker.app.seal();
     Ok(Answer::no_content())
 }

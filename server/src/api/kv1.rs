@@ -48,9 +48,7 @@ pub fn entries(mount: Id) -> Tree {
 /// No such verb, nothing there, or nothing to write.
 pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     let mount = context.mount()?;
-    if mount.closed {
-        return Err(Refusal::Unavailable("this mount is being changed and comes back in a moment; try again".into()));
-    }
+    mount.serving()?;
     let path = context.rest();
     match context.request.operation {
         Operation::Read => {

@@ -108,7 +108,7 @@ pub fn secrets(mount: &Mount) -> Tree {
 
 /// Answers the reads of a KV v2 mount, on the spot.
 pub fn act_now(context: &Context<'_>) -> Option<Result<Answer, Refusal>> {
-    let mount = context.permit.mount().filter(|mount| !mount.closed)?;
+    let mount = context.permit.mount().filter(|mount| mount.closed.is_none())?;
     match family(context.rest()) {
         (Family::Config, _) => Some(Ok(show_config(mount))),
         (Family::Data, path) => Some(read(context, path)),
@@ -124,9 +124,7 @@ pub fn act_now(context: &Context<'_>) -> Option<Result<Answer, Refusal>> {
 /// What the endpoint refuses; no such path or verb.
 pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     let mount = context.mount()?;
-    if mount.closed {
-        return Err(Refusal::Unavailable("this mount is being changed and comes back in a moment; try again".into()));
-    }
+    mount.serving()?;
     let (family, path) = family(context.rest());
     let operation = context.request.operation;
     let write = matches!(operation, Operation::Create | Operation::Update);

@@ -1,5 +1,7 @@
 //! Mounts: `sys/mounts`, `sys/auth`, `sys/remount`, and what clients ask before they use one (`sys/internal/ui/mounts`).
 
+pub mod closing;
+
 mod tune;
 
 mod remount;
@@ -12,19 +14,17 @@ use keyward_model::{Id, Table};
 use keyward_policy::Operation;
 use serde_json::{Map, Value};
 
+use self::closing::Closing;
 use super::Context;
 use crate::barrier::{Columns, Draft};
 use crate::boot::accessor_of;
 use crate::engine::kv::KvConfig;
-use crate::engine::tree::Tree;
 use crate::http::answer::Answer;
 use crate::http::duration;
 use crate::http::json::{Kind as Json, Raw};
-use crate::mounts::{Kind, Mount, SYSTEM_LEASE_S, decode};
+use crate::mounts::{Closed, Kind, Mount, SYSTEM_LEASE_S, decode};
 use crate::refusal::Refusal;
 
-/// Rows that one command of an unmount removes at most: an unmount of many secrets is many commands.
-const ROWS_PER_COMMAND: usize = 256;
 /// Longest path of a mount, in bytes.
 const PATH_BYTES_MAX: usize = 512;
 /// Configuration members that are kept and shown as they are.
@@ -34,7 +34,8 @@ const LISTS: [&str; 4] = [
     "passthrough_request_headers",
     "allowed_response_headers",
 ];
-/// Native nouns that no mount may have, since their routes would hide it (or it them).
+/// Native nouns that no mount may have, since their routes would hide it (or it them). `secrets` is the exception: a KV v2
+/// mount may have it, whose own paths the native routes give way to.
 const NATIVE_NOUNS: [&str; 11] = [
     "grants",
     "execute",
@@ -201,7 +202,7 @@ fn wanted(context: &Context<'_>, auth: bool, place: &str) -> Result<Mount, Refus
         lists,
         token_type: None,
         kv: Some(KvConfig::default()),
-        closed: false,
+        closed: None,
     })
 }
 
@@ -298,7 +299,7 @@ fn strings(value: Raw<'_>) -> Vec<String> {
 /// Mounts as all commands before this one leave them.
 fn current(draft: &mut Draft<'_>) -> Result<Vec<Mount>, Refusal> {
     let mut out = Vec::new();
-    for key in draft.keys_below(Table::Mounts, b"", usize::MAX >> 1)? {
+    for key in draft.keys_below(Table::Mounts, b"", None, usize::MAX >> 1)? {
         if let Some(opened) = draft.get(Table::Mounts, &key)? {
             out.push(decode(opened.body.expose())?);
         }
@@ -326,33 +327,13 @@ async fn disable(context: &Context<'_>, auth: bool, place: &str) -> Result<Answe
     let found = context
         .write(|draft| {
             let Some(mut mount) = current_at(draft, place)? else { return Ok(None) };
-            mount.closed = true;
+            mount.closed = Some(Closed::Removing);
             put(draft, &mount)?;
             Ok(Some(mount))
         })
         .await?;
-    let Some(mount) = found else { return Ok(Answer::no_content()) };
-    while empty(context, &mount).await? {}
-    context
-        .write(|draft| {
-            draft.remove(Table::Mounts, &mount.id.0)?;
-            Ok(())
-        })
-        .await?;
-    Ok(Answer::no_content())
-}
-
-/// Removes some of what is below a mount; whether anything is left.
-async fn empty(context: &Context<'_>, mount: &Mount) -> Result<bool, Refusal> {
-    match mount.kind {
-        Kind::Kv2 => {
-            let tree = Tree { mount: mount.id, leaves: Table::Secrets };
-            context.write(|draft| tree.clear(draft, ROWS_PER_COMMAND, super::kv2::erase_leaf)).await
-        }
-        Kind::Kv1 | Kind::Generic => {
-            let tree = Tree { mount: mount.id, leaves: Table::Entries };
-            context.write(|draft| tree.clear(draft, ROWS_PER_COMMAND, |_, _| Ok(()))).await
-        }
-        Kind::Cubbyhole | Kind::System | Kind::Token => Ok(false),
+    if let Some(mount) = found {
+        Closing::of(&mount).finish(context.worker, context.facts()).await?;
     }
+    Ok(Answer::no_content())
 }

@@ -71,10 +71,7 @@ fn mount(call: &Call) -> Result<&Mount, Refusal> {
         None => Err(input::invalid(
             "there is no KV v2 mount of this name (`secret`, if none is named); `sys/mounts` lists those there are",
         )),
-        Some(mount) if mount.closed => {
-            Err(Refusal::Unavailable("this mount is being changed and comes back in a moment; try again".into()))
-        }
-        Some(mount) => Ok(mount),
+        Some(mount) => mount.serving().map(|()| &**mount),
     }
 }
 

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keyward_model::Table;
-use keyward_policy::Operation;
+use keyward_policy::{Ask, Operation};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -52,12 +52,29 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     }
     let given = name.strip_suffix('/').unwrap_or(name);
     let name = given.to_lowercase();
+    if name != given {
+        may_lower_case(context, given, &name)?;
+    }
     match operation {
         Operation::Read => read(context, face, &name),
         Operation::Create | Operation::Update => write(context, face, given, &name).await,
         Operation::Delete => delete(context, &name).await,
         _ => Err(Refusal::UnsupportedOperation),
     }
+}
+
+/// A policy's name is its lower case: whoever writes it with capitals needs the right to the path in lower case, too.
+fn may_lower_case(context: &Context<'_>, given: &str, name: &str) -> Result<(), Refusal> {
+    let path = context.request.path.trim_end_matches('/');
+    let path = format!("{}{name}", path.strip_suffix(given).unwrap_or_default());
+    let acl = context.worker.acl(context.session()?)?;
+    let ask = Ask {
+        operation: context.request.operation,
+        path: &path,
+        parameters: Some(context.params),
+        wrap_ttl: context.request.wrap_ttl,
+    };
+    if acl.1.decide(&ask).allowed { Ok(()) } else { Err(Refusal::Denied) }
 }
 
 fn stored(context: &Context<'_>, name: &str) -> Result<Option<Stored>, Refusal> {

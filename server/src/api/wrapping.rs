@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keyward_model::event::EventKind;
-use keyward_model::{Id, Secret, Table, Timestamp};
+use keyward_model::{Secret, Table, Timestamp};
 use keyward_policy::Operation;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -63,9 +63,9 @@ struct Sealing {
 /// Issues a wrapping token; `spent` is one that goes in the same command.
 async fn issue(context: &Context<'_>, sealing: Sealing, spent: Option<[u8; 32]>) -> Result<Answer, Refusal> {
     let entropy = context.worker.app.barrier.entropy();
-    let (text, accessor, cubbyhole) = (token::fresh(entropy), token::fresh_accessor(entropy), Id::random(entropy));
+    let text = token::fresh(entropy);
     let ttl_s = sealing.nanos / 1_000_000_000;
-    let created = context
+    let (accessor, created) = context
         .write(|draft| {
             if let Some(spent) = &spent {
                 if draft.get(Table::Wrapped, spent)?.is_none() {
@@ -75,25 +75,16 @@ async fn issue(context: &Context<'_>, sealing: Sealing, spent: Option<[u8; 32]>)
             }
             let now = draft.now();
             let expires = Timestamp(now.0.saturating_add(sealing.nanos));
+            let policies = vec!["response-wrapping".into()];
             let token = Token {
-                accessor: accessor.clone(),
-                kind: TokenKind::Wrapping,
-                policies: vec!["response-wrapping".into()],
-                path: sealing.path.clone(),
                 display_name: String::new(),
-                meta: None,
-                orphan: true,
-                created: now,
                 issued: Some(now),
-                renewed: None,
                 creation_ttl_s: ttl_s,
                 ttl_s,
                 expires: Some(expires),
                 explicit_max_ttl_s: ttl_s,
-                period_s: 0,
                 uses: 1,
-                renewable: false,
-                cubbyhole,
+                ..Token::new(TokenKind::Wrapping, &sealing.path, policies, now, draft.entropy())
             };
             let key = token::key_of(draft.keyring(), text.expose());
             token::put(draft, &key, &token, b"")?;
@@ -108,7 +99,7 @@ async fn issue(context: &Context<'_>, sealing: Sealing, spent: Option<[u8; 32]>)
             };
             let body = Secret::new(serde_json::to_vec(&wrapped).map_err(|e| Refusal::internal(e.to_string()))?);
             draft.put(Table::Wrapped, &key, Columns { due: Some(expires.0), ..Columns::default() }, body.expose())?;
-            Ok(now)
+            Ok((token.accessor, now))
         })
         .await?;
     let mut info = json!({
@@ -184,7 +175,7 @@ fn content(context: &Context<'_>, key: &[u8; 32]) -> Result<Wrapped, Refusal> {
 }
 
 fn decode(body: &[u8]) -> Result<Wrapped, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::internal(format!("wrapped row: {error}")))
+    serde_json::from_slice(body).map_err(|error| Refusal::damaged("wrapped row", error))
 }
 
 fn lookup(context: &Context<'_>) -> Result<Answer, Refusal> {

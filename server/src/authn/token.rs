@@ -79,6 +79,31 @@ pub struct Token {
 }
 
 impl Token {
+    /// A token made at `now` that lives for ever, has no parent and no bounds, and cannot be renewed; what is otherwise is
+    /// set on it. Accessor and cubbyhole are drawn.
+    pub fn new(kind: TokenKind, path: &str, policies: Vec<String>, now: Timestamp, entropy: &dyn Entropy) -> Self {
+        Self {
+            accessor: fresh_accessor(entropy),
+            kind,
+            policies,
+            path: path.to_owned(),
+            display_name: "token".to_owned(),
+            meta: None,
+            orphan: true,
+            created: now,
+            issued: None,
+            renewed: None,
+            creation_ttl_s: 0,
+            ttl_s: 0,
+            expires: None,
+            explicit_max_ttl_s: 0,
+            period_s: 0,
+            uses: 0,
+            renewable: false,
+            cubbyhole: Id::random(entropy),
+        }
+    }
+
     /// Whether it carries the root policy.
     pub fn is_root(&self) -> bool {
         self.policies.iter().any(|policy| policy == "root")
@@ -227,7 +252,7 @@ impl std::hash::Hasher for Prefix {
 /// # Errors
 /// [`Refusal::Internal`] if the body is not a token.
 pub fn decode(opened: &Opened) -> Result<Token, Refusal> {
-    serde_json::from_slice(opened.body.expose()).map_err(|error| Refusal::internal(format!("token row: {error}")))
+    serde_json::from_slice(opened.body.expose()).map_err(|error| Refusal::damaged("token row", error))
 }
 
 /// Writes a token's row, and its accessor's if the token is new.

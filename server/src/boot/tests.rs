@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{Listen, Tls};
+use crate::mounts::Closed;
 
 fn config(folder: &Path) -> Config {
     let listen = Listen { address: ([127, 0, 0, 1], 0).into(), tls: Tls::Plain, workers: 1, ..Listen::default() };
@@ -102,6 +103,59 @@ fn a_value_larger_than_a_log_entry_is_refused_with_its_size() {
     let (status, answer) = ask(running.app.config.listen.address, "root", "POST", "secret/data/large", &body);
     assert_eq!(status, 413, "{answer}");
     assert!(answer["errors"][0].as_str().unwrap().contains("too large; got"), "{answer}");
+    assert!(running.stop());
+}
+
+#[test]
+fn what_closed_a_mount_goes_on_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev { root_token: Some("root".into()) };
+    let running = start(config(folder.path()), Some(&dev)).unwrap();
+    let address = running.app.config.listen.address;
+    for mount in ["raised", "removed"] {
+        assert_eq!(ask(address, "root", "POST", &format!("sys/mounts/{mount}"), r#"{"type":"kv"}"#).0, 204);
+        assert_eq!(ask(address, "root", "PUT", &format!("{mount}/a/b"), r#"{"k":"v"}"#).0, 204);
+    }
+    // As a crash leaves them that comes right after the first command.
+    on_this_thread(&running.app, async |worker| {
+        let tables = worker.tables().unwrap();
+        for (path, closed) in [("raised/", Closed::Raising), ("removed/", Closed::Removing)] {
+            let mut mount = Mount::clone(tables.mounts.get(path).unwrap());
+            mount.closed = Some(closed);
+            let body = mount.encode().unwrap();
+            let put = |draft: &mut Draft<'_>| draft.put(Table::Mounts, &mount.id.0, Columns::default(), &body);
+            worker.write(&RefCell::new(Facts::of_server(&worker.app.barrier)), put).await.unwrap();
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert!(running.stop());
+
+    let running = start(config(folder.path()), None).unwrap();
+    let address = running.app.config.listen.address;
+    let mut answer = (503, Value::Null);
+    while answer.0 == 503 {
+        answer = ask(address, "root", "GET", "raised/data/a/b", "");
+    }
+    assert_eq!((answer.0, &answer.1["data"]["data"]["k"]), (200, &json!("v")), "{answer:?}");
+    while !ask(address, "root", "GET", "sys/mounts", "").1["data"]["removed/"].is_null() {}
+    assert!(running.stop());
+}
+
+#[test]
+fn a_passphrase_seal_makes_no_recovery_shares() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.seal.kind = SealKind::Passphrase;
+    let running = start(config, None).unwrap();
+    let address = running.app.config.listen.address;
+    let mut body = json!({ "passphrase": "correct horse", "recovery_shares": 3, "recovery_threshold": 2 });
+    let (status, answer) = ask(address, "", "POST", "sys/init", &body.to_string());
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer["errors"][0].as_str().unwrap().contains("recovery"), "{answer}");
+    body["recovery_shares"] = json!(0);
+    body["recovery_threshold"] = json!(0);
+    assert_eq!(ask(address, "", "POST", "sys/init", &body.to_string()).0, 200);
     assert!(running.stop());
 }
 

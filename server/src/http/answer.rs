@@ -12,7 +12,6 @@ use super::go_json;
 pub type Body = Full<Bytes>;
 
 /// An answer before it is released.
-#[derive(Debug)]
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
@@ -21,7 +20,6 @@ pub struct Answer {
 }
 
 /// The shapes an answer can have.
-#[derive(Debug)]
 pub enum Form {
     /// The envelope with all its members.
     Envelope(Envelope),
@@ -38,7 +36,7 @@ pub enum Form {
 }
 
 /// The members of the envelope that vary.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Envelope {
     /// `data` as JSON text; `None` is `null`.
     pub data: Option<Vec<u8>>,
@@ -204,6 +202,37 @@ impl Envelope {
     }
 }
 
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("status", &self.status).field("form", &self.form).finish()
+    }
+}
+
+/// The shape alone: what stands in it may be secret.
+impl std::fmt::Debug for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Envelope(_) => "Envelope(…)",
+            Self::Empty => "Empty",
+            Self::Bare(_) => "Bare(…)",
+            Self::Problem(..) => "Problem(…)",
+            Self::Text(..) => "Text(…)",
+            Self::Redirect(..) => "Redirect(…)",
+        })
+    }
+}
+
+/// Without `data`, `auth`, `wrap_info` and warnings.
+impl std::fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Envelope")
+            .field("lease_duration", &self.lease_duration)
+            .field("injected", &self.injected)
+            .field("raw", &self.raw)
+            .finish_non_exhaustive()
+    }
+}
+
 fn optional(out: &mut Vec<u8>, value: Option<&Value>) {
     match value {
         Some(value) => out.extend_from_slice(&go_json::to_vec(value)),
@@ -225,6 +254,18 @@ mod tests {
             "{\"request_id\":\"00000000-0000-0000-0000-000000000000\",\"lease_id\":\"\",\"renewable\":false,\
              \"lease_duration\":0,\"data\":{\"a\":1,\"b\":\"\\u003cx\\u003e\"},\"wrap_info\":null,\"warnings\":null,\"auth\":null}\n"
         );
+    }
+
+    #[test]
+    fn nothing_that_may_be_secret_is_printed() {
+        let mut envelope =
+            Envelope { data: Some(b"hunter2".to_vec()), auth: Some(json!("hunter2")), ..Envelope::default() };
+        envelope.wrap_info = Some(json!("hunter2"));
+        envelope.warnings.push("hunter2".into());
+        let printed = format!("{envelope:?} {:?}", Form::Bare(b"hunter2".to_vec()));
+        assert!(!printed.contains("hunter2"), "{printed}");
+        let answer = Answer { status: 200, form: Form::Envelope(envelope) };
+        assert_eq!(format!("{answer:?}"), "Answer { status: 200, form: Envelope(…) }");
     }
 
     #[test]

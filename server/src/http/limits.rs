@@ -1,4 +1,4 @@
-//! Limits that hold before anything is parsed: connections at once, and requests per source.
+//! Limits that hold before anything is parsed: connections at once, requests per source, and bodies in memory.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -7,14 +7,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
 
 /// How many requests pass before forgotten sources are dropped from the table.
 const SWEEP_EVERY: u64 = 1 << 16;
 
+/// KiB of request bodies in memory at once, of all requests together.
+pub const BODIES_KIB_MAX: usize = 512 << 10;
+
 /// The gate in front of everything.
 pub struct Gate {
+    bodies: Arc<Semaphore>,
     connections: Arc<AtomicUsize>,
     connections_max: usize,
     rate: Option<DefaultKeyedRateLimiter<IpAddr>>,
@@ -26,6 +31,30 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Seat(Arc<AtomicUsize>);
 
+/// The part of the memory for bodies that one body takes. Dropped with the body.
+#[derive(Debug)]
+pub struct Room {
+    bodies: Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Takes what a body of `bytes` needs, in whole KiB, beyond what was taken before. False if there is not that much.
+    pub fn grow_to(&mut self, bytes: usize) -> bool {
+        let taken = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = u32::try_from(bytes.div_ceil(1024).saturating_sub(taken)).unwrap_or(u32::MAX);
+        if more == 0 {
+            return true;
+        }
+        let Ok(permit) = Arc::clone(&self.bodies).try_acquire_many_owned(more) else { return false };
+        match &mut self.taken {
+            Some(taken) => taken.merge(permit),
+            None => self.taken = Some(permit),
+        }
+        true
+    }
+}
+
 impl Gate {
     /// A gate with these limits.
     pub fn new(limits: &Limits) -> Self {
@@ -34,6 +63,7 @@ impl Gate {
             RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst))
         });
         Self {
+            bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
             connections: Arc::default(),
             connections_max: limits.connections_max,
             rate,
@@ -52,6 +82,11 @@ impl Gate {
     /// Connections at once, now.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Room for one body, nothing taken yet.
+    pub fn room(&self) -> Room {
+        Room { bodies: Arc::clone(&self.bodies), taken: None }
     }
 
     /// Lets one request of `source` pass.
@@ -91,6 +126,17 @@ mod tests {
         assert!(gate.seat().is_none());
         drop(first);
         assert!(gate.seat().is_some());
+    }
+
+    #[test]
+    fn bodies_share_what_there_is() {
+        let gate = Gate::new(&Limits::default());
+        let (mut a, mut b) = (gate.room(), gate.room());
+        assert!(a.grow_to(1) && a.grow_to(1024) && a.grow_to((BODIES_KIB_MAX - 1) << 10));
+        assert!(b.grow_to(1024));
+        assert!(!b.grow_to(1025) && !a.grow_to(BODIES_KIB_MAX << 10));
+        drop(a);
+        assert!(b.grow_to(BODIES_KIB_MAX << 10));
     }
 
     #[test]

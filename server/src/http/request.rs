@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 
 use super::fields::{Check, Params};
 use super::json::{Limits, Object};
+use super::limits::Room;
 use super::{duration, gotext};
 use crate::api::native;
 use crate::refusal::Refusal;
@@ -28,7 +29,6 @@ pub enum Face {
 }
 
 /// One request: what is asked, of what, with which parameters.
-#[derive(Debug)]
 pub struct Request {
     /// Which API it speaks.
     pub face: Face,
@@ -56,6 +56,8 @@ pub struct Request {
     pub source: IpAddr,
     /// `X-Vault-Wrap-TTL`, if it asks for wrapping.
     pub wrap_ttl: Option<Duration>,
+    /// What the body takes of the memory for bodies.
+    _room: Option<Room>,
 }
 
 /// What the first look at a request says.
@@ -78,7 +80,6 @@ impl From<Refusal> for Early {
 }
 
 /// The part of a request that is known before its body: method, path, query.
-#[derive(Debug)]
 pub struct Head {
     face: Face,
     operation: Operation,
@@ -210,11 +211,35 @@ impl Head {
             headers,
             source,
             wrap_ttl,
+            _room: None,
         })
     }
 }
 
+/// Without path and query, since some clients put tokens there.
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Head").field("face", &self.face).field("operation", &self.operation).finish_non_exhaustive()
+    }
+}
+
+/// Without path, query, headers and body: any of them may hold a secret.
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.id)
+            .field("face", &self.face)
+            .field("operation", &self.operation)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Request {
+    /// Keeps the room of the body for as long as the request.
+    pub fn in_room(self, room: Room) -> Self {
+        Self { _room: Some(room), ..self }
+    }
+
     /// The token that the request presents: `X-Vault-Token`, else a bearer token. An empty one is none.
     pub fn token(&self) -> Option<&str> {
         if let Some(value) = self.headers.get("x-vault-token") {
@@ -225,6 +250,13 @@ impl Request {
         }
         let value = self.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         value.strip_prefix("Bearer ").map(str::trim).filter(|token| !token.is_empty())
+    }
+
+    /// Whether answering it may change something, so that it must not end half way. Reads do where the answer is wrapped or
+    /// taken out of its wrapping; that a token may lose a use by a read is the PEP's to know.
+    pub fn may_change(&self) -> bool {
+        let reads = matches!(self.operation, Operation::Read | Operation::List | Operation::Scan);
+        !reads || self.wrap_ttl.is_some() || self.path == "cubbyhole/response"
     }
 
     /// The parameters: members of the body for verbs that have one, else the query.

@@ -5,13 +5,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request as HttpRequest, Response, Version, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,10 +20,10 @@ use hyper_util::server::conn::auto;
 use keyward_model::Id;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::answer::{Answer, Body, Form};
-use super::limits::Gate;
+use super::limits::{Gate, Room};
 use super::request::{Early, Face, Head, Request};
 use super::tls::Acceptor;
 use crate::api::native;
@@ -36,6 +37,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that may wait to be accepted, per worker.
 const BACKLOG: i32 = 1024;
+/// Time for requests under way to end when the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Header fields of a request.
 const HEADER_FIELDS_MAX: usize = 64;
 
@@ -81,6 +84,7 @@ pub fn run(serving: &Serving, listener: std::net::TcpListener) -> io::Result<()>
 
 async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
+    let begun = Rc::clone(&worker.begun);
     if serving.runs_jobs {
         drop(tokio::task::spawn_local(jobs::run(Rc::clone(&worker), serving.tls.clone(), serving.stop.clone())));
     }
@@ -123,7 +127,11 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
         });
     }
     drop(listener);
-    drop(tokio::time::timeout(Duration::from_secs(5), graceful.shutdown()).await);
+    let all_ended = async {
+        graceful.shutdown().await;
+        begun.all_ended().await;
+    };
+    drop(tokio::time::timeout(STOP_TIMEOUT, all_ended).await);
     Ok(())
 }
 
@@ -138,6 +146,7 @@ async fn connection<S>(
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
     let limits = &worker.app.config.limits;
+    let header_timeout = Duration::from_secs(limits.header_timeout_s);
     // The version is agreed before: waiting for the first bytes to tell it would be a wait without a limit.
     let mut builder = match version {
         Version::HTTP_2 => auto::Builder::new(LocalExecutor).http2_only(),
@@ -146,7 +155,7 @@ async fn connection<S>(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(limits.header_timeout_s))
+        .header_read_timeout(header_timeout)
         .max_buf_size(limits.header_bytes_max.max(8192))
         .max_headers(HEADER_FIELDS_MAX)
         .half_close(false);
@@ -157,18 +166,34 @@ async fn connection<S>(
         .max_concurrent_streams(64)
         .keep_alive_interval(Duration::from_secs(30));
     let gate = Arc::clone(&serving.gate);
+    let asked = Rc::new(Notify::new());
+    let first = Rc::clone(&asked);
     let service = service_fn(move |request| {
         let (worker, gate) = (Rc::clone(&worker), Arc::clone(&gate));
-        async move { Ok::<_, std::convert::Infallible>(handle(&worker, &gate, request, source).await) }
+        asked.notify_one();
+        async move { Ok::<_, std::convert::Infallible>(handle(worker, &gate, request, source).await) }
     });
-    let served = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
-    if let Err(error) = served.await {
+    let mut served = pin!(watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()));
+    let ended = if version == Version::HTTP_2 {
+        // The library has no limit for this there: who answers pings could keep a seat without ever asking anything.
+        tokio::select! {
+            ended = &mut served => ended,
+            asked = tokio::time::timeout(header_timeout, first.notified()) => match asked {
+                Ok(()) => served.await,
+                Err(_) => return tracing::debug!("a connection ended: no request came in time"),
+            },
+        }
+    } else {
+        served.await
+    };
+    if let Err(error) = ended {
         tracing::debug!(error = %error, "a connection ended early");
     }
 }
 
 /// One HTTP exchange.
-async fn handle(worker: &Worker, gate: &Gate, request: HttpRequest<Incoming>, source: IpAddr) -> Response<Body> {
+async fn handle(worker: Rc<Worker>, gate: &Gate, request: HttpRequest<Incoming>, source: IpAddr) -> Response<Body> {
+    let worker = &worker;
     let id = Id::random(worker.app.barrier.entropy());
     let head = request.method() == Method::HEAD;
     let face = if native::claims(request.uri().path()) { Face::Native } else { Face::Compatible };
@@ -179,10 +204,10 @@ async fn handle(worker: &Worker, gate: &Gate, request: HttpRequest<Incoming>, so
         return head_too_large();
     }
     let namespace = request.headers().get("x-vault-namespace").cloned();
-    let mut response = match read(worker, request, id, source).await {
+    let mut response = match read(worker, gate.room(), request, id, source).await {
         Ok(request) => {
-            let answer = pep::enforce(worker, &request).await;
-            answer.into_response(request.id, request.head)
+            let head = request.head;
+            pep::enforce(worker, request).await.into_response(id, head)
         }
         Err(Early::Unprintable) => {
             drop(pep::turn_away(worker, id, source, face, Refusal::MalformedSilent).await);
@@ -221,7 +246,13 @@ fn head_too_large() -> Response<Body> {
 }
 
 /// Reads head and body, within the limits.
-async fn read(worker: &Worker, request: HttpRequest<Incoming>, id: Id, source: IpAddr) -> Result<Request, Early> {
+async fn read(
+    worker: &Worker,
+    mut room: Room,
+    request: HttpRequest<Incoming>,
+    id: Id,
+    source: IpAddr,
+) -> Result<Request, Early> {
     let limits = &worker.app.config.limits;
     let (parts, body) = request.into_parts();
     if parts.version == Version::HTTP_11 && parts.headers.get_all(header::HOST).iter().count() != 1 {
@@ -233,16 +264,32 @@ async fn read(worker: &Worker, request: HttpRequest<Incoming>, id: Id, source: I
         if body.size_hint().lower() > limits.body_bytes_max as u64 {
             return Err(Refusal::TooLarge.into());
         }
-        let collected = Limited::new(body, limits.body_bytes_max).collect();
+        let collected = collect(body, limits.body_bytes_max, &mut room);
         match tokio::time::timeout(Duration::from_secs(limits.body_timeout_s), collected).await {
-            Ok(Ok(collected)) => collected.to_bytes(),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => return Err(Refusal::TooLarge.into()),
-            Ok(Err(_)) => return Err(Refusal::malformed("the body could not be read").into()),
+            Ok(collected) => collected?,
             Err(_) => return Err(Refusal::malformed("the body took too long to arrive").into()),
         }
     };
     let head = Head::read(&parts.method, &parts.uri)?;
-    Ok(head.with_body(id, worker.app.barrier.now(), parts.headers, body, source)?)
+    Ok(head.with_body(id, worker.app.barrier.now(), parts.headers, body, source)?.in_room(room))
+}
+
+/// A body of at most `bytes_max`, which takes room as it arrives: what a client only announces holds up nobody.
+async fn collect(mut body: Incoming, bytes_max: usize, room: &mut Room) -> Result<Bytes, Refusal> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::malformed("the body could not be read"))?;
+        let Ok(piece) = frame.into_data() else { continue };
+        let bytes = whole.len() + piece.len();
+        if bytes > bytes_max {
+            return Err(Refusal::TooLarge);
+        }
+        if !room.grow_to(bytes) {
+            return Err(Refusal::Unavailable("too many request bodies are under way; try again".into()));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
 }
 
 fn refuse(refusal: &Refusal, id: Id, face: Face, head: bool) -> Response<Body> {

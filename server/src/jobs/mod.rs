@@ -1,9 +1,11 @@
 //! What the server does by itself: ending tokens whose time is up, wrapping data keys anew after a rotation, closing
-//! the audit stream's open checkpoint, renewing the certificate of the local CA.
+//! mounts that were closed and are not done, the audit stream's open checkpoint, renewing the certificate of the local CA.
 
 pub mod reaper;
 
 pub mod rewrap;
+
+pub mod closing;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use crate::refusal::Refusal;
 
 /// How often the jobs look for work.
 const EVERY: Duration = Duration::from_secs(1);
-/// Commands of the reaper, and pieces of a rewrap, that one turn does at most, so that requests of the same worker come in between.
+/// Commands of each job that one turn does at most, so that requests of the same worker come in between.
 const PIECES_PER_TURN: usize = 64;
 
 /// How often the certificate is looked at, in seconds.
@@ -27,7 +29,7 @@ const CERTIFICATE_EVERY_S: i64 = 86_400;
 pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut rewrap = rewrap::Progress::default();
+    let mut progress = Progress::default();
     let mut certificate_seen_s = worker.app.barrier.now().seconds(); // the start saw to it
     loop {
         tokio::select! {
@@ -51,18 +53,36 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
         if worker.app.barrier.is_sealed() {
             continue;
         }
-        if let Err(refusal) = turn(&worker, &mut rewrap).await {
-            tracing::warn!(?refusal, "a job is put off to its next turn");
+        let Progress { rewrap, closing } = &mut progress;
+        for (job, done) in [
+            ("reaper", reap(&worker).await),
+            ("rewrap", rewrap_some(&worker, rewrap).await),
+            ("closing", closing.turn(&worker).await),
+        ] {
+            if let Err(refusal) = done {
+                tracing::warn!(job, ?refusal, "a job is put off to its next turn");
+            }
         }
     }
 }
 
-async fn turn(worker: &Worker, rewrap: &mut rewrap::Progress) -> Result<(), Refusal> {
+/// Where the jobs stand that have a place.
+#[derive(Debug, Default)]
+struct Progress {
+    rewrap: rewrap::Progress,
+    closing: closing::Progress,
+}
+
+async fn reap(worker: &Worker) -> Result<(), Refusal> {
     for _ in 0..PIECES_PER_TURN {
-        if reaper::reap(worker, reaper::REAP_ROWS_MAX).await? < reaper::REAP_ROWS_MAX {
+        if reaper::reap(worker, reaper::REAP_ROWS_MAX).await? == 0 {
             break;
         }
     }
+    Ok(())
+}
+
+async fn rewrap_some(worker: &Worker, rewrap: &mut rewrap::Progress) -> Result<(), Refusal> {
     for _ in 0..PIECES_PER_TURN {
         if !rewrap.step(worker).await? {
             break;

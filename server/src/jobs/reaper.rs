@@ -3,8 +3,10 @@
 //! An expired token is refused from the moment on at which it expires, and so is every token below it; this is only
 //! about their rows. It is done by the leader, in commands of bounded size, the most overdue first.
 
+use std::cell::RefCell;
+
+use keyward_model::Table;
 use keyward_model::event::EventKind;
-use keyward_model::{Id, Table};
 
 use crate::app::Worker;
 use crate::authn::token;
@@ -29,14 +31,11 @@ pub async fn reap(worker: &Worker, limit: usize) -> Result<usize, Refusal> {
     if due.is_empty() {
         return Ok(0);
     }
-    worker.app.audit_ready()?;
-    let request = Id::random(barrier.entropy());
-    let mut facts = Facts::new(request, barrier.now(), None, "system");
+    let mut facts = Facts::of_server(barrier);
     facts.set(EventKind::TokenRevoked, "", "token");
     facts.object = Some("expired tokens");
-    let intent = facts.intent(barrier.entropy(), barrier.now());
-    let (removed, _) = barrier
-        .write(&worker.snapshots, request, &intent, |draft| {
+    let (removed, _) = worker
+        .write(&RefCell::new(facts), |draft| {
             let mut left = limit;
             for row in &due {
                 // It may have been renewed, or removed with its parent, since it was found.

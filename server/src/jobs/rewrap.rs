@@ -3,9 +3,11 @@
 //! Only the wrapping of a data key is made anew; values are not touched. The job is driven by a timer of its worker and
 //! can stop anywhere: what is done is done, and the next pass starts where an old epoch is still in use.
 
+use std::cell::RefCell;
+
 use keyward_crypto::keyring::{row_epoch, wrap_epoch};
+use keyward_model::Table;
 use keyward_model::event::EventKind;
-use keyward_model::{Id, Table};
 
 use crate::api::kv2;
 use crate::app::Worker;
@@ -14,7 +16,7 @@ use crate::engine::kv::Status;
 use crate::record::Facts;
 use crate::refusal::Refusal;
 
-/// Rows that one command seals anew at most.
+/// Rows that one command seals anew at most; fewer where they are large.
 const ROWS_PER_COMMAND: usize = 64;
 
 /// Where a pass over all rows stands. `None` for the table: nothing to do.
@@ -45,32 +47,35 @@ impl Progress {
             return Ok(true);
         }
         let rows = worker.reader().scan(table, self.after.as_deref(), ROWS_PER_COMMAND).map_err(storage)?;
-        let Some(last) = rows.last() else {
+        let Some(last) = rows.last().map(|row| row.key.clone()) else {
             self.table += 1;
             self.after = None;
             return Ok(true);
         };
-        self.after = Some(last.key.clone());
         let old: Vec<Vec<u8>> =
             rows.into_iter().filter(|row| row_epoch(&row.body) != Some(self.epoch)).map(|row| row.key).collect();
-        if !old.is_empty() {
-            reseal(worker, table, &old).await?;
-        }
+        // Only what is done is passed: after a refusal the same rows are looked at again.
+        self.after = Some(reseal(worker, table, &old).await?.unwrap_or(last));
         Ok(true)
     }
 }
 
-async fn reseal(worker: &Worker, table: Table, rows: &[Vec<u8>]) -> Result<(), Refusal> {
-    let barrier = &worker.app.barrier;
-    let request = Id::random(barrier.entropy());
-    let mut facts = Facts::new(request, barrier.now(), None, "system");
+/// Seals rows anew, as many as one command takes. The last of them, if that was not all.
+async fn reseal(worker: &Worker, table: Table, rows: &[Vec<u8>]) -> Result<Option<Vec<u8>>, Refusal> {
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let mut facts = Facts::of_server(&worker.app.barrier);
     facts.set(EventKind::SysConfig, "administer", "system");
     facts.object = Some("keyring");
-    let intent = facts.intent(barrier.entropy(), barrier.now());
-    barrier
-        .write(&worker.snapshots, request, &intent, |draft| {
+    let (last, _) = worker
+        .write(&RefCell::new(facts), |draft| {
+            let mut last = None;
             for key in rows {
                 let Some(opened) = draft.get(table, key)? else { continue };
+                if !draft.has_room(opened.body.expose().len()) {
+                    return Ok(last);
+                }
                 if table == Table::Secrets {
                     let record = kv2::decode(&opened)?;
                     for version in record.versions.iter().filter(|version| version.status != Status::Destroyed) {
@@ -89,9 +94,10 @@ async fn reseal(worker: &Worker, table: Table, rows: &[Vec<u8>]) -> Result<(), R
                 }
                 let columns = Columns { group: opened.group.clone(), due: opened.due, head: opened.head };
                 draft.put(table, key, columns, opened.body.expose())?;
+                last = Some(key.clone());
             }
-            Ok(())
+            Ok(None)
         })
-        .await
-        .map(|_| ())
+        .await?;
+    Ok(last)
 }

@@ -58,6 +58,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
                 .find(|mount| mount.path == from)
                 .cloned()
                 .ok_or_else(|| Refusal::malformed(format!("no matching mount at \"{from}\"")))?;
+            mount.serving()?;
             let taken = mounts.iter().find(|m| m.path.starts_with(&to) || to.starts_with(&m.path));
             if let Some(taken) = taken {
                 return Err(Refusal::malformed(format!("path already in use at \"{}\"", taken.path)));

@@ -2,22 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use keyward_model::Table;
 use keyward_policy::Operation;
 use serde_json::{Map, Value, json};
 
+use super::closing::Closing;
 use super::{LISTS, current_at, pairs, put, strings};
-use crate::api::{Context, kv2};
-use crate::engine::tree::Tree;
+use crate::api::Context;
 use crate::http::answer::Answer;
 use crate::http::duration;
 use crate::http::fields::Input;
 use crate::http::json::{Kind as Json, Raw};
-use crate::mounts::{Kind, Mount};
+use crate::mounts::{Closed, Kind, Mount};
 use crate::refusal::Refusal;
-
-/// Entries that one command of a raise moves at most.
-const ENTRIES_PER_COMMAND: usize = 128;
 
 /// Answers for one mount.
 ///
@@ -113,19 +109,20 @@ async fn write(context: &Context<'_>, place: &str) -> Result<Answer, Refusal> {
             let Some(mut mount) = current_at(draft, place)? else {
                 return Err(Refusal::malformed(format!("tune of path \"{place}\" failed: no mount entry found")));
             };
+            mount.serving()?;
             let from = mount.kind;
             change(&mut mount, &wish)?;
             let raised = from != mount.kind;
             if raised {
                 mount.kind = from; // it becomes version 2 when its entries are
-                mount.closed = true;
+                mount.closed = Some(Closed::Raising);
             }
             put(draft, &mount)?;
             Ok(raised.then_some(mount))
         })
         .await?;
     let Some(mount) = raised else { return Ok(Answer::no_content()) };
-    raise(context, &mount).await?;
+    Closing::of(&mount).finish(context.worker, context.facts()).await?;
     Ok(Answer::warned(vec![
         "Upgrading mount from version 1 to version 2. This mount will be unavailable for a brief period and will resume service shortly."
             .into(),
@@ -187,33 +184,4 @@ fn change(mount: &mut Mount, wish: &Wish) -> Result<(), Refusal> {
     mount.default_lease_s = default;
     mount.max_lease_s = max;
     Ok(())
-}
-
-/// Makes each entry of a closed KV v1 mount the first version of a secret, in bounded commands, then opens it as v2.
-async fn raise(context: &Context<'_>, mount: &Mount) -> Result<(), Refusal> {
-    let keys = context.keys()?;
-    let (old, new) =
-        (Tree { mount: mount.id, leaves: Table::Entries }, Tree { mount: mount.id, leaves: Table::Secrets });
-    let paths = old.scan(&keys, context.reader(), "")?;
-    for some in paths.chunks(ENTRIES_PER_COMMAND) {
-        context
-            .write(|draft| {
-                for path in some {
-                    let key = old.key(draft.keyring(), path);
-                    let Some(entry) = draft.get(Table::Entries, &key)? else { continue };
-                    draft.remove(Table::Entries, &key)?;
-                    kv2::put_first_version(draft, new, path, entry.body.expose())?;
-                }
-                Ok(())
-            })
-            .await?;
-    }
-    context
-        .write(|draft| {
-            let Some(mut mount) = current_at(draft, &mount.path)? else { return Err(Refusal::Absent) };
-            mount.kind = Kind::Kv2;
-            mount.closed = false;
-            put(draft, &mount)
-        })
-        .await
 }

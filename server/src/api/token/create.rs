@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use keyward_model::event::EventKind;
-use keyward_model::{Id, Secret, Timestamp};
+use keyward_model::{Secret, Timestamp};
 
 use super::auth;
 use crate::api::Context;
@@ -107,25 +107,16 @@ pub(super) async fn create(context: &Context<'_>, line: Line) -> Result<Answer, 
         explicit_max: lives.explicit_max,
         period: lives.period,
     };
+    let received = context.request.received;
     let mut fresh = Token {
-        accessor: token::fresh_accessor(entropy),
-        kind: TokenKind::Service,
-        policies,
-        path: context.request.path.clone(),
         display_name: issue::display_name(&call.display_name),
         meta: call.meta.clone(),
         orphan,
-        created: Timestamp(0),
-        issued: None,
-        renewed: None,
-        creation_ttl_s: 0,
-        ttl_s: 0,
-        expires: None,
         explicit_max_ttl_s: ttl::seconds_up(lives.explicit_max),
         period_s: ttl::seconds_up(lives.period),
         uses: call.uses,
         renewable: call.renewable,
-        cubbyhole: Id::random(entropy),
+        ..Token::new(TokenKind::Service, &context.request.path, policies, received, entropy)
     };
     context.note(|facts| facts.set(EventKind::TokenIssued, "create", "token"));
     let warning = context

@@ -117,33 +117,15 @@ fn describe(token: &Token, shown: &str, now: Timestamp) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use keyward_model::Id;
+    use keyward_model::SeededEntropy;
 
     use super::*;
 
     #[test]
     fn members_that_come_and_go() {
         let born = Timestamp(1_700_000_000_123_456_789);
-        let mut token = Token {
-            accessor: "a".into(),
-            kind: TokenKind::Service,
-            policies: vec!["root".into()],
-            path: "auth/token/root".into(),
-            display_name: "root".into(),
-            meta: None,
-            orphan: true,
-            created: born,
-            issued: None,
-            renewed: None,
-            creation_ttl_s: 0,
-            ttl_s: 0,
-            expires: None,
-            explicit_max_ttl_s: 0,
-            period_s: 0,
-            uses: 0,
-            renewable: false,
-            cubbyhole: Id::ZERO,
-        };
+        let policies = vec!["root".into()];
+        let mut token = Token::new(TokenKind::Service, "auth/token/root", policies, born, &SeededEntropy::new(1));
         let root = describe(&token, "t", born);
         assert_eq!((&root["ttl"], &root["expire_time"], &root["meta"]), (&json!(0), &Value::Null, &Value::Null));
         assert_eq!(root["renewable"], json!(false));

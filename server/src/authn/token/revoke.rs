@@ -11,7 +11,7 @@ use crate::barrier::Draft;
 use crate::engine::tree::Tree;
 use crate::refusal::Refusal;
 
-/// Most tokens and cubbyhole entries that one revocation removes, or children that it changes, in its own command.
+/// Most tokens and cubbyhole rows that one revocation removes, or children that it changes, in its own command.
 const REVOKE_ROWS_MAX: usize = 256;
 
 /// Ends a token and all its descendants, and removes them with their accessors, their cubbyholes and what they wrap.
@@ -30,15 +30,15 @@ pub fn revoke_tree(draft: &mut Draft<'_>, key: &[u8; 32]) -> Result<(), Refusal>
     Ok(())
 }
 
-/// Removes a token and its descendants, the youngest generation first, until `left` tokens and cubbyhole entries are
-/// removed. Takes from `left` what it removes, and says whether the token itself is gone.
+/// Removes a token and its descendants, the youngest generation first, until `left` tokens and cubbyhole rows are
+/// removed or the command is full. Takes from `left` what it removes, and says whether the token itself is gone.
 ///
 /// # Errors
 /// A row cannot be read.
 pub fn revoke_some(draft: &mut Draft<'_>, key: &[u8], left: &mut usize) -> Result<bool, Refusal> {
     let mut family = vec![key.to_vec()];
     while let Some(key) = family.last() {
-        if *left == 0 {
+        if *left == 0 || !draft.has_room(0) {
             return Ok(false);
         }
         let children = draft.keys_in_group(Table::Tokens, key, *left)?;
@@ -78,23 +78,12 @@ pub fn adopt(draft: &mut Draft<'_>, key: &[u8]) -> Result<bool, Refusal> {
     Ok(all)
 }
 
-/// Removes one token without children, once its cubbyhole is empty. `false` if `left` was used up before.
+/// Removes one token without children, once its cubbyhole is empty. `false` if `left` or the command was used up before.
 fn remove(draft: &mut Draft<'_>, key: &[u8], left: &mut usize) -> Result<bool, Refusal> {
     let Some((token, _)) = get(draft, key)? else { return Ok(true) };
     let entries = Tree { mount: token.cubbyhole, leaves: Table::Entries };
-    loop {
-        let mut removed = 0;
-        let more = entries.clear(draft, *left, |_, _| {
-            removed += 1;
-            Ok(())
-        })?;
-        if !more {
-            break;
-        }
-        *left = left.saturating_sub(removed.max(1)); // a folder alone counts, too
-        if *left == 0 {
-            return Ok(false);
-        }
+    if !entries.clear(draft, left, |_, _, _| Ok(()))? || *left == 0 {
+        return Ok(false);
     }
     let accessor = draft.keyring().accessor_hash(token.accessor.as_bytes());
     draft.remove(Table::Accessors, &accessor)?;

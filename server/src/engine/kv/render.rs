@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use keyward_model::Timestamp;
+use keyward_model::{Fraction, Timestamp};
 
 use super::{KvConfig, SecretRecord, Status, Version};
 use crate::http::duration::format_seconds;
@@ -171,60 +171,17 @@ fn number(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// A moment in quotes; `""` for none.
-///
-/// The same text as [`Timestamp::rfc3339`], without the detour over a string: every read shows one or two of them.
 fn time(out: &mut Vec<u8>, moment: Option<Timestamp>) {
     out.push(b'"');
     if let Some(moment) = moment {
-        let seconds = moment.seconds();
-        let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-        let (year, month, day) = civil(days);
-        digits(out, year, 4);
-        for (mark, value) in
-            [(b'-', month), (b'-', day), (b'T', second / 3600), (b':', second / 60 % 60), (b':', second % 60)]
-        {
-            out.push(mark);
-            digits(out, value, 2);
-        }
-        let mut fraction = moment.0.rem_euclid(1_000_000_000);
-        if fraction > 0 {
-            let mut width = 9;
-            while fraction % 10 == 0 {
-                fraction /= 10;
-                width -= 1;
-            }
-            out.push(b'.');
-            digits(out, fraction, width);
-        }
-        out.push(b'Z');
+        moment.write_rfc3339(out, Fraction::Shortest);
     }
     out.push(b'"');
-}
-
-fn digits(out: &mut Vec<u8>, value: i64, width: u32) {
-    for place in (0..width).rev() {
-        let digit = value / 10i64.pow(place) % 10;
-        out.push(b'0' + digit.unsigned_abs() as u8);
-    }
-}
-
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar (years begin in March inside).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let from_0000 = days + 719_468;
-    let era = from_0000.div_euclid(146_097);
-    let day_of_era = from_0000.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
 mod tests {
     use keyward_model::Id;
-    use proptest::prelude::*;
 
     use super::super::NewVersion;
     use super::*;
@@ -296,14 +253,5 @@ mod tests {
         let text = shown(|out| detailed_keys(out, [("a", Some(&record)), ("a/", None)]));
         assert!(text.starts_with("{\"key_info\":{\"a\":{\"cas_required\":false,"));
         assert!(text.ends_with("\"versions\":{}},\"a/\":{}},\"keys\":[\"a\",\"a/\"]}"));
-    }
-
-    proptest! {
-        #[test]
-        fn times_are_those_of_the_model(nanos: i64, coarse in -9_000_000_000i64..9_000_000_000) {
-            for moment in [Timestamp(nanos), Timestamp(coarse * 1_000_000_000)] {
-                prop_assert_eq!(shown(|out| time(out, Some(moment))), format!("\"{moment}\""));
-            }
-        }
     }
 }

@@ -1,61 +1,8 @@
-use std::sync::Arc;
-
-use keyward_model::{ManualClock, Secret, SeededEntropy, Timestamp};
-use keyward_raft::fs::OsFs;
-use keyward_raft::{Fresh, Node, Timing};
-use keyward_storage::Store;
+use keyward_model::{Id, Secret};
 
 use super::*;
-use crate::app::{App, Applied};
-use crate::authn::token::{Sessions, Token, TokenKind};
-use crate::barrier::{Barrier, Generations};
-use crate::boot::{self, Dev};
-use crate::config::Config;
-use crate::identity::Identity;
-use crate::record::Outcomes;
-use crate::seal::NewSeal;
-
-/// Runs `test` on a worker of a node that serves nobody and runs no jobs, with a root token `root` and a clock that stands.
-fn on_a_node(test: impl AsyncFnOnce(&Worker, &ManualClock)) {
-    let folder = tempfile::tempdir().unwrap();
-    let config = Config { data: folder.path().to_owned(), ..Config::default() };
-    let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000_000_000)));
-    let entropy = Arc::new(SeededEntropy::new(7));
-    let identity = Identity::of_folder(&config.data, &*entropy).unwrap();
-    let raft_id = identity.raft_id();
-    let journal = Arc::new(boot::open_journal(&config, identity).unwrap());
-    let store_options = keyward_storage::Options::default();
-    let store = Store::open(&config.data.join("state"), &store_options).unwrap();
-    let sessions = Arc::new(Sessions::default());
-    let generations = Arc::new(Generations::default());
-    let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
-    let failed = Box::new(|error: &str| panic!("{error}"));
-    let observer = Applied::new(Arc::clone(&generations), Arc::clone(&sessions), Arc::clone(&outcomes), failed);
-    let options = keyward_raft::Options {
-        dir: config.data.join("log"),
-        node_id: raft_id,
-        fresh: Fresh::Found,
-        fs: Arc::new(OsFs),
-        entropy: entropy.clone(),
-        log: keyward_raft::log::Options::default(),
-        log_bytes_max: 1 << 20,
-        store: store_options,
-        timing: Timing::default(),
-    };
-    let node = Node::start(options, store.clone(), Arc::new(observer)).unwrap();
-    outcomes.open();
-    let barrier = Arc::new(Barrier::new(node, clock.clone(), entropy, generations));
-    let app = Arc::new(App::new(barrier, sessions, config, store, outcomes, Arc::default()));
-    let worker = Worker::new(Arc::clone(&app)).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, async {
-        let dev = Dev { root_token: Some("root".into()) };
-        let seal = NewSeal::KeyFile(Secret::new([7; 32]));
-        boot::initialise(&worker, Id::ZERO, seal, None, Some(&dev)).await.unwrap();
-        test(&worker, &clock).await;
-        app.barrier.node().shutdown().await.unwrap();
-    });
-}
+use crate::authn::token::{Token, TokenKind};
+use crate::testing::on_a_node;
 
 fn key(worker: &Worker, name: &str) -> [u8; 32] {
     token::key_of(&worker.app.barrier.keyring().unwrap(), name)
@@ -70,25 +17,11 @@ async fn issue(worker: &Worker, name: &str, count: usize, parent: &str, ttl_s: O
             .write(&worker.snapshots, Id::random(barrier.entropy()), &[], |draft| {
                 for number in start..count.min(start + 200) {
                     let now = draft.now();
+                    let policies = vec!["default".into()];
                     let token = Token {
-                        accessor: token::fresh_accessor(draft.entropy()),
-                        kind: TokenKind::Service,
-                        policies: vec!["default".into()],
-                        path: "auth/token/create".into(),
-                        display_name: "token".into(),
-                        meta: None,
                         orphan: false,
-                        created: now,
-                        issued: Some(now),
-                        renewed: None,
-                        creation_ttl_s: 3600,
-                        ttl_s: 3600,
                         expires: ttl_s.map(|ttl| now.plus_seconds(ttl)),
-                        explicit_max_ttl_s: 0,
-                        period_s: 0,
-                        uses: 0,
-                        renewable: true,
-                        cubbyhole: Id::random(draft.entropy()),
+                        ..Token::new(TokenKind::Service, "auth/token/create", policies, now, draft.entropy())
                     };
                     let key = token::key_of(draft.keyring(), &format!("{name}-{number}"));
                     token::put(draft, &key, &token, &parent)?;

@@ -1,3 +1,5 @@
+use keyward_model::SeededEntropy;
+
 use super::*;
 use crate::http::fields::Check;
 use crate::http::json::{Limits, Object};
@@ -88,26 +90,7 @@ fn what_is_refused_at_once() {
 fn how_a_life_begins() {
     const HOUR: i64 = 3600 * SECOND;
     let now = Timestamp(1_700_000_000 * SECOND);
-    let blank = Token {
-        accessor: String::new(),
-        kind: TokenKind::Service,
-        policies: Vec::new(),
-        path: String::new(),
-        display_name: String::new(),
-        meta: None,
-        orphan: false,
-        created: now,
-        issued: None,
-        renewed: None,
-        creation_ttl_s: 0,
-        ttl_s: 0,
-        expires: None,
-        explicit_max_ttl_s: 0,
-        period_s: 0,
-        uses: 0,
-        renewable: true,
-        cubbyhole: Id::ZERO,
-    };
+    let entropy = SeededEntropy::new(1);
     #[rustfmt::skip]
     let table = [
         // policy, wanted, explicit max, period → seconds, ends after, renewable
@@ -119,7 +102,8 @@ fn how_a_life_begins() {
         ("root", 0,          0,        HOUR,      3600, Some(HOUR),       true),
     ];
     for (policy, wanted, explicit_max, period, seconds, end, renewable) in table {
-        let mut token = Token { policies: vec![policy.into()], ..blank.clone() };
+        let fresh = Token::new(TokenKind::Service, "auth/token/create", vec![policy.into()], now, &entropy);
+        let mut token = Token { renewable: true, ..fresh };
         let bounds = Bounds { default: 768 * HOUR, max: 768 * HOUR, explicit_max, period };
         assert_eq!(token.begin(&bounds, wanted, now), Ok(None));
         assert_eq!((token.creation_ttl_s, token.renewable), (seconds, renewable), "{policy} {wanted}");
