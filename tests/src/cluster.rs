@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::disk::Disk;
 use crate::network::Network;
 use crate::server::{Server, binary};
 use crate::suite;
@@ -48,6 +49,8 @@ pub struct Node {
     config: PathBuf,
     server: Option<Server>,
     paused: bool,
+    /// Where its data folder is, if that is a disk of its own. After the process that uses it.
+    disk: Option<Disk>,
 }
 
 impl Cluster {
@@ -92,6 +95,22 @@ impl Cluster {
         number
     }
 
+    /// As [`Cluster::add`], with the data folder on a disk of its own. Only on loopback.
+    pub fn add_on(&mut self, disk: Disk) -> usize {
+        let number = self.add();
+        let node = &mut self.nodes[number];
+        node.data = disk.folder().join("data");
+        let data = node.data.to_string_lossy().into_owned();
+        node.configure(|table| drop(table.insert("data".to_owned(), data.into())));
+        node.disk = Some(disk);
+        number
+    }
+
+    /// The disk of a node that has one of its own.
+    pub fn disk(&self, node: usize) -> &Disk {
+        self.nodes[node].disk.as_ref().expect("a node with a disk of its own")
+    }
+
     /// A token with which one more node may join, asked for at a node.
     pub fn join_token(&self, at: usize, wishes: &Value) -> String {
         let answer = self.client(at).post("sys/cluster/join-token", wishes).expect(200).json();
@@ -109,9 +128,10 @@ impl Cluster {
     fn launch(&mut self, number: usize, more: &[&str]) -> Result<(), String> {
         let node = &mut self.nodes[number];
         assert!(node.server.is_none(), "node {number} runs");
-        let mut command = match &self.network {
-            Some(network) => network.command(number, binary()),
-            None => Command::new(binary()),
+        let mut command = match (&self.network, &node.disk) {
+            (Some(network), _) => network.command(number, binary()),
+            (None, Some(disk)) => disk.command(binary()),
+            (None, None) => Command::new(binary()),
         };
         let server = Server::launch(command.arg("server").arg("--config").arg(&node.config).args(more))?;
         assert_eq!(server.address, node.address, "node {number} listens where it was told to");
@@ -261,6 +281,7 @@ impl Node {
             config,
             server: None,
             paused: false,
+            disk: None,
         }
     }
 

@@ -49,6 +49,11 @@ impl Load {
         let pause = Duration::from_millis(15);
         Self { clients: 8, keys: 10, pause, folder: folder.to_owned(), seed: chance.word() }
     }
+
+    /// The secret that only [`probe`] and [`write_quiet`] touch.
+    fn quiet(&self) -> u32 {
+        self.keys
+    }
 }
 
 /// The nodes that clients may turn to; it can change while they work.
@@ -87,6 +92,8 @@ impl Targets {
 pub struct Watch {
     origin: Instant,
     succeeded: AtomicU64,
+    /// Values that were not given to clients of the load.
+    values: AtomicU64,
     over: AtomicBool,
 }
 
@@ -103,6 +110,17 @@ impl Watch {
             (self.succeeded.load(Ordering::Relaxed) >= goal).then_some(())
         });
     }
+
+    /// A value that nobody else writes.
+    fn value(&self) -> u64 {
+        (u64::from(PROBER) << 32) + self.values.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn ask(&self, client: &mut Client, load: &Load, number: u32, key: u32, action: Action) -> Operation {
+        let called = self.now();
+        let (outcome, _) = perform(client, &load.folder, key, action);
+        Operation { client: number, key, called, returned: self.now(), action, outcome }
+    }
 }
 
 /// What came of a load.
@@ -116,7 +134,12 @@ pub struct Run {
 
 /// Lets clients work on `targets` while `faults` runs, and ends with it.
 pub fn run<T>(targets: &Targets, load: &Load, faults: impl FnOnce(&Watch) -> T) -> (Run, T) {
-    let watch = Watch { origin: Instant::now(), succeeded: AtomicU64::new(0), over: AtomicBool::new(false) };
+    let watch = Watch {
+        origin: Instant::now(),
+        succeeded: AtomicU64::new(0),
+        values: AtomicU64::new(0),
+        over: AtomicBool::new(false),
+    };
     let (parts, result) = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..load.clients)
             .map(|number| {
@@ -141,31 +164,53 @@ pub fn run<T>(targets: &Targets, load: &Load, faults: impl FnOnce(&Watch) -> T) 
     (run, result)
 }
 
-/// Reads every secret of a load from one node, each over a connection of its own, and runs `meanwhile` when the
-/// questions are on their way.
-pub fn probe(cluster: &Cluster, node: usize, load: &Load, watch: &Watch, meanwhile: impl FnOnce()) -> Vec<Operation> {
+/// Asks one node for every secret of a load, and for a write of the quiet one that expects version `quiet` to be current,
+/// each over a connection of its own; runs `meanwhile` when the questions are on their way.
+///
+/// The clients leave the quiet secret alone, so that it is plain what is current: whoever refuses the write, or writes
+/// over another version, did not know.
+pub fn probe(
+    cluster: &Cluster,
+    node: usize,
+    load: &Load,
+    watch: &Watch,
+    quiet: u64,
+    meanwhile: impl FnOnce(),
+) -> Vec<Operation> {
     let asking = AtomicU64::new(0);
-    let action = Action::Get { version: None };
+    let reads = (0..load.keys).map(|key| (key, Action::Get { version: None }));
+    let write = Action::Put { value: watch.value(), cas: Some(quiet) };
+    let actions: Vec<_> = reads.chain([(load.quiet(), write)]).collect();
     std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..load.keys)
-            .map(|key| {
-                let mut client = cluster.client(node).with_patience(PATIENCE);
+        let askers: Vec<_> = actions
+            .iter()
+            .map(|&(key, action)| {
                 let asking = &asking;
+                let mut client = cluster.client(node).with_patience(PATIENCE);
                 scope.spawn(move || {
-                    let called = watch.now();
                     asking.fetch_add(1, Ordering::Relaxed);
-                    let (outcome, _) = perform(&mut client, &load.folder, key, action);
-                    Operation { client: PROBER + key, key, called, returned: watch.now(), action, outcome }
+                    watch.ask(&mut client, load, PROBER + key, key, action)
                 })
             })
             .collect();
         suite::wait_for("the probes", PROGRESS_MAX, || {
-            (asking.load(Ordering::Relaxed) == u64::from(load.keys)).then_some(())
+            (asking.load(Ordering::Relaxed) == actions.len() as u64).then_some(())
         });
         suite::rest(ON_ITS_WAY);
         meanwhile();
-        readers.into_iter().map(|reader| reader.join().expect("a probe")).collect()
+        askers.into_iter().map(|asker| asker.join().expect("a probe")).collect()
     })
+}
+
+/// Writes the quiet secret through one node; with the number that it has now.
+pub fn write_quiet(cluster: &Cluster, node: usize, load: &Load, watch: &Watch) -> (Operation, u64) {
+    let action = Action::Put { value: watch.value(), cas: None };
+    let mut client = cluster.client(node).with_patience(PATIENCE);
+    let operation = watch.ask(&mut client, load, PROBER + load.quiet(), load.quiet(), action);
+    let Some(Answer::Written { version }) = operation.answer() else {
+        panic!("node {node} does not write: {operation:?}")
+    };
+    (operation, version)
 }
 
 struct Over<'a>(&'a AtomicBool);
@@ -212,7 +257,7 @@ impl Run {
                     let mut client = cluster.client(*node);
                     scope.spawn(move || {
                         let mut seen = Vec::new();
-                        for key in 0..keys {
+                        for key in 0..=keys {
                             let newest = newest(&mut client, folder, key);
                             let turns = |version: &u64| *version as usize % nodes.len() == turn || version + 5 > newest;
                             let numbers = (1..=newest).filter(turns).map(Some);

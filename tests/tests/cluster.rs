@@ -7,14 +7,18 @@
 
 use std::time::Duration;
 
-use keyward_tests::cluster::Cluster;
+use keyward_tests::cluster::{Cluster, SETTLE_MAX};
+use keyward_tests::disk::Disk;
 use keyward_tests::history::Operation;
 use keyward_tests::load::{self, Load, Run, Targets, Watch};
 use keyward_tests::suite::{self, Chance};
+use serde_json::json;
 
 const ALL: [usize; 3] = [0, 1, 2];
 /// Operations that must succeed before and after each fault.
 const ENOUGH: u64 = 120;
+/// Above the reserve of 192 MiB and what a node takes at first, with room for a load.
+const DISK_MIB: u64 = 440;
 /// A leader's death is felt no longer than this, on a busy machine in an unoptimised build; what is wanted is printed.
 const GAP_MAX: Duration = Duration::from_secs(10);
 
@@ -81,14 +85,17 @@ fn a_leader_that_stood_still_tells_nothing_old() {
     let (mut run, probes) = load::run(&targets, &load, |watch| {
         watch.progress(ENOUGH);
         let old = leader(&cluster);
+        let (first, _) = load::write_quiet(&cluster, old, &load, watch);
         targets.set(&cluster, &cluster.others(&[old]));
         cluster.pause(old);
-        let (_, election) = cluster.await_leader(&cluster.others(&[old]));
+        let (new, election) = cluster.await_leader(&cluster.others(&[old]));
         eprintln!("cluster: another leads {election:?} after the leader stood still");
+        let (second, quiet) = load::write_quiet(&cluster, new, &load, watch);
         watch.progress(ENOUGH);
         // Questions wait in its sockets; it wakes up as a leader that knows nothing of the other.
         let server = cluster.server(old);
-        let probes = load::probe(&cluster, old, &load, watch, || server.signal("CONT"));
+        let mut probes = load::probe(&cluster, old, &load, watch, quiet, || server.signal("CONT"));
+        probes.extend([first, second]);
         cluster.resume(old);
         cluster.settle();
         targets.set(&cluster, &ALL);
@@ -116,9 +123,11 @@ fn a_leader_that_is_cut_off_tells_nothing_old() {
             watch.progress(ENOUGH);
             let old = leader(&cluster);
             let others = cluster.others(&[old]);
+            let (first, quiet) = load::write_quiet(&cluster, old, &load, watch);
             targets.set(&cluster, &others);
             others.iter().for_each(|other| cut(&cluster, old, *other));
-            let probes = while_cut_off(&cluster, old, &load, watch);
+            let mut probes = while_cut_off(&cluster, old, &load, watch, quiet);
+            probes.push(first);
             let swallowed = cluster.network().heal();
             assert!(swallowed > 0, "{name}: no packet was swallowed");
             cluster.settle();
@@ -131,15 +140,17 @@ fn a_leader_that_is_cut_off_tells_nothing_old() {
     }
 }
 
-/// Asks the old leader at once, when another leads, and when that one has written.
-fn while_cut_off(cluster: &Cluster, old: usize, load: &Load, watch: &Watch) -> Vec<Operation> {
-    let mut probes = load::probe(cluster, old, load, watch, || {});
-    let (_, election) = cluster.await_leader(&cluster.others(&[old]));
-    eprintln!("cluster: another leads {election:?} after the leader was asked when cut off");
+/// Asks the old leader at once, and again when another leads and has written.
+fn while_cut_off(cluster: &Cluster, old: usize, load: &Load, watch: &Watch, quiet: u64) -> Vec<Operation> {
+    let mut probes = load::probe(cluster, old, load, watch, quiet, || {});
+    let (new, election) = cluster.await_leader(&cluster.others(&[old]));
+    eprintln!("cluster: another leads {election:?} after the leader that was cut off had been asked");
+    let (second, quiet) = load::write_quiet(cluster, new, load, watch);
     watch.progress(ENOUGH);
-    probes.extend(load::probe(cluster, old, load, watch, || {}));
+    probes.extend(load::probe(cluster, old, load, watch, quiet, || {}));
     let answered = probes.iter().filter(|probe| probe.answer().is_some()).count();
-    eprintln!("cluster: {answered} of {} reads were answered by the leader that was cut off", probes.len());
+    eprintln!("cluster: {answered} of {} questions were answered by the leader that was cut off", probes.len());
+    probes.push(second);
     probes
 }
 
@@ -213,6 +224,54 @@ fn all_nodes_die_at_once_and_know_what_they_acknowledged() {
         watch.progress(ENOUGH);
     });
     finish(&cluster, &mut run, "all");
+}
+
+#[test]
+fn a_full_disk_on_one_node_stops_nobody_else() {
+    let disk = match Disk::of_mib(DISK_MIB) {
+        Ok(disk) => disk,
+        Err(why) => {
+            return eprintln!("NOT TESTED: a full disk of one node, because this machine lets us have none: {why}");
+        }
+    };
+    let mut cluster = Cluster::start(2);
+    let full = cluster.add_on(disk);
+    let token = cluster.join_token(0, &json!({}));
+    cluster.join(full, &token).unwrap();
+    cluster.settle();
+    let mut chance = Chance::announced("cluster, full disk");
+    for leads in [false, true] {
+        let name = format!("full-disk-of-{}", if leads { "leader" } else { "follower" });
+        let load = Load::new(&name, &mut chance);
+        pass_on(&cluster, |leader| (leader == full) == leads);
+        let targets = Targets::new(&cluster, &cluster.others(&[full]));
+        let (mut run, ()) = load::run(&targets, &load, |watch| {
+            watch.progress(ENOUGH);
+            cluster.disk(full).fill();
+            if !leads {
+                watch.progress(2 * ENOUGH);
+            }
+            suite::rest(Duration::from_secs(1));
+            cluster.disk(full).clear(DISK_MIB);
+            cluster.settle();
+            targets.set(&cluster, &ALL);
+            watch.progress(ENOUGH);
+        });
+        assert!(leads || run.troubled() == 0, "{:?}", run.troubles);
+        finish(&cluster, &mut run, &name);
+    }
+}
+
+/// Has the leader step down until the right one leads.
+fn pass_on(cluster: &Cluster, right: impl Fn(usize) -> bool) {
+    suite::wait_for("the right leader", SETTLE_MAX, || {
+        let leader = leader(cluster);
+        if right(leader) {
+            return Some(());
+        }
+        cluster.client(leader).call("PUT", "sys/step-down", None).expect(204);
+        None
+    });
 }
 
 #[test]

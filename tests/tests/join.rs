@@ -147,7 +147,7 @@ fn a_copy_of_a_member_is_not_one_more_vote() {
         cluster.kill(leader);
         cluster.await_leader(&cluster.others(&[leader, copy]));
         watch.progress(100);
-        let probes = if runs.is_ok() { load::probe(&cluster, copy, &load, watch, || {}) } else { Vec::new() };
+        let probes = if runs.is_ok() { load::probe(&cluster, copy, &load, watch, 0, || {}) } else { Vec::new() };
         if runs.is_ok() {
             cluster.kill(copy);
         }
