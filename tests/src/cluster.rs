@@ -178,7 +178,7 @@ impl Cluster {
 
     /// The node that leads, when there is one, and how long that took.
     pub fn await_leader(&self, among: &[usize]) -> (usize, Duration) {
-        suite::wait_for("a leader", SETTLE_MAX, || self.leader_among(among))
+        self.wait("a leader", || self.leader_among(among))
     }
 
     /// What a node says about itself; nothing if it is silent.
@@ -190,7 +190,7 @@ impl Cluster {
     /// Waits until all nodes that run are voters under one leader, and each has what the leader has.
     pub fn settle(&self) {
         let awake = self.awake();
-        suite::wait_for("all nodes are voters", SETTLE_MAX, || {
+        self.wait("all nodes are voters", || {
             let members = self.members(self.leader_among(&awake)?)?;
             (members.len() == awake.len() && members.iter().all(|member| member["role"] == "voter")).then_some(())
         });
@@ -205,14 +205,24 @@ impl Cluster {
     /// Waits until these nodes have applied all that their leader had committed when this was called.
     pub fn agree(&self, nodes: &[usize]) {
         let index = |node, what: &str| self.ask(node, "sys/leader")?[what].as_u64();
-        let (target, _) = suite::wait_for("a leader that says how far it is", SETTLE_MAX, || {
-            index(self.leader_among(nodes)?, "raft_committed_index")
-        });
+        let (target, _) =
+            self.wait("a leader that says how far it is", || index(self.leader_among(nodes)?, "raft_committed_index"));
         for node in nodes {
-            suite::wait_for(&format!("node {node} at {target}"), SETTLE_MAX, || {
+            self.wait(&format!("node {node} at {target}"), || {
                 index(*node, "raft_applied_index").filter(|applied| *applied >= target)
             });
         }
+    }
+
+    /// Waits for something of this cluster; when it does not come, what each node says of itself is told.
+    pub fn wait<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> (T, Duration) {
+        suite::try_wait(SETTLE_MAX, look).unwrap_or_else(|| {
+            let tell = |path: &str, node| self.ask(node, path).map_or("silent".to_owned(), |said| said.to_string());
+            for node in self.awake() {
+                eprintln!("node {node}: {}\n{}", tell("sys/leader", node), tell("sys/cluster/members", node));
+            }
+            panic!("{what}: not within {SETTLE_MAX:?}");
+        })
     }
 
     /// Ends a node at once, as `kill -9` does.

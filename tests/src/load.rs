@@ -373,7 +373,9 @@ impl<'a> Worker<'a> {
             8..13 => self.put(None),
             13..17 => self.put(Some(current)),
             17 => Action::Delete,
-            _ if key % 2 == 0 && newest > 0 => Action::Promote { from: current, to: 1 + self.chance.below(newest) },
+            _ if key.is_multiple_of(2) && newest > 0 => {
+                Action::Promote { from: current, to: 1 + self.chance.below(newest) }
+            }
             _ => Action::Get { version: None },
         }
     }

@@ -53,13 +53,20 @@ pub fn kept(name: &str) -> PathBuf {
 const GLANCE: Duration = Duration::from_millis(5);
 
 /// Looks until there is something, for at most `limit`; comes back with it and how long that took.
-pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> (T, Duration) {
+pub fn wait_for<T>(what: &str, limit: Duration, look: impl FnMut() -> Option<T>) -> (T, Duration) {
+    try_wait(limit, look).unwrap_or_else(|| panic!("{what}: not within {limit:?}"))
+}
+
+/// As [`wait_for`]; `None` where there was nothing in time.
+pub fn try_wait<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<(T, Duration)> {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
-            return (found, start.elapsed());
+            return Some((found, start.elapsed()));
         }
-        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
+        if start.elapsed() >= limit {
+            return None;
+        }
         rest(GLANCE);
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use keyward_tests::cluster::{Cluster, SETTLE_MAX};
+use keyward_tests::cluster::Cluster;
 use keyward_tests::disk::Disk;
 use keyward_tests::history::Operation;
 use keyward_tests::load::{self, Load, Run, Targets, Watch};
@@ -264,7 +264,7 @@ fn a_full_disk_on_one_node_stops_nobody_else() {
 
 /// Has the leader step down until the right one leads.
 fn pass_on(cluster: &Cluster, right: impl Fn(usize) -> bool) {
-    suite::wait_for("the right leader", SETTLE_MAX, || {
+    cluster.wait("the right leader", || {
         let leader = leader(cluster);
         if right(leader) {
             return Some(());

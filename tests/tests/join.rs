@@ -102,9 +102,7 @@ fn a_member_that_was_removed_does_not_come_back_by_itself() {
     let id = listed.iter().find(|member| member["self"] == true).unwrap()["id"].as_str().unwrap().to_owned();
     let rest = cluster.others(&[gone]);
     cluster.client(rest[0]).delete(&format!("sys/cluster/members/{id}")).expect(204);
-    suite::wait_for("two members", keyward_tests::cluster::SETTLE_MAX, || {
-        (cluster.members(rest[0])?.len() == 2).then_some(())
-    });
+    cluster.wait("two members", || (cluster.members(rest[0])?.len() == 2).then_some(()));
     // Its own answers are worth nothing from now on: it does not know what the others write.
     cluster.client(rest[0]).put("secret/data/after", &json!({"data": {"x": 1}})).expect(200);
     let answer = cluster.client(gone).get("secret/data/after");
@@ -132,9 +130,7 @@ fn a_copy_of_a_member_is_not_one_more_vote() {
     let copy = cluster.add();
     copy_folder(&cluster.nodes[original].data, &cluster.nodes[copy].data);
     cluster.restart(original);
-    suite::wait_for("the original is back", keyward_tests::cluster::SETTLE_MAX, || {
-        cluster.ask(original, "secret/data/nothing-there").is_none().then_some(())
-    });
+    cluster.settle();
     let runs = cluster.try_restart(copy);
     match &runs {
         Err(said) => eprintln!("join: a copy of a member: {}", last_line(said)),
