@@ -93,7 +93,7 @@ pub(crate) enum Command {
     /// Mounts: list, enable, disable, move, tune
     #[command(subcommand)]
     Secrets(secrets::Command),
-    /// Initialise, unseal, seal, rotate keys
+    /// Initialise, unseal, seal, rotate keys; the nodes of a cluster
     #[command(subcommand)]
     Operator(operator::Command),
     /// Check an audit trail
@@ -201,6 +201,12 @@ mod tests {
             "status -format=json",
             "operator init -key-shares=1 -key-threshold=1",
             "operator unseal -reset",
+            "operator join-token -ttl=5m -name=two",
+            "operator members -format=json",
+            "operator remove -force 00000000-0000-0000-0000-000000000001",
+            "operator promote 0000000000000001",
+            "operator step-down",
+            "server --join - --data=d --name=two --node-listen=127.0.0.1:8301",
             "kv put -mount=secret -cas=0 app/db password=-",
             "kv get -mount secret -version 2 -field=password app/db",
             "kv get -alias=previous secret/app/db",

@@ -307,6 +307,43 @@ fn operator_commands() {
 }
 
 #[test]
+fn members_of_a_cluster() {
+    let member = |id: &str, leader: bool| {
+        json!({"id": id, "raft_id": "1", "name": id, "role": "voter", "leader": leader, "self": leader, "lag": 0,
+            "last_heard_ms": null, "node_address": "h:1", "api_address": "u", "certificate_until": "soon"})
+    };
+    let members = json!({"members": [member("one", true), member("two", false)], "leader": "1", "term": 1});
+    let server = Responder::start()
+        .on("GET /v1/sys/seal-status", 200, json!({"type": "keyfile", "initialized": true, "sealed": false}))
+        .on("GET /v1/sys/leader", 200, json!({"ha_enabled": true, "is_self": true}))
+        .on("GET /v1/sys/cluster/members", 200, envelope(&members))
+        .on(
+            "POST /v1/sys/cluster/join-token",
+            200,
+            envelope(&json!({"join_token": "kwj1.x", "expires": "soon", "name": null})),
+        )
+        .on("DELETE /v1/sys/cluster/members/two?force=true", 204, Value::Null)
+        .on("DELETE /v1/sys/cluster/members/nobody", 404, json!({"errors": []}))
+        .on("POST /v1/sys/cluster/members/two/promote", 204, Value::Null)
+        .on("PUT /v1/sys/step-down", 204, Value::Null);
+    let run = server.run(&["operator", "join-token", "-ttl=5m", "-name=two"], "").expect(0);
+    assert_eq!(run.out, "kwj1.x\n", "one line to hand on; the rest is a hint");
+    assert!(run.err.contains("keyward server --join"), "{}", run.err);
+    assert_eq!(server.body("POST /v1/sys/cluster/join-token"), json!({"ttl": "5m", "name": "two"}));
+    assert_eq!(server.run(&["operator", "join-token", "-field=join_token"], "").expect(0).out, "kwj1.x");
+    let out = server.run(&["operator", "members"], "").expect(0).out;
+    assert!(out.lines().any(|line| line.starts_with("one") && line.contains('*')), "{out}");
+    let out = server.run(&["operator", "members", "-format=json"], "").expect(0).out;
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), members);
+    let out = server.run(&["status"], "").expect(0).out;
+    assert!(out.contains("Sealed") && out.lines().any(|line| line.starts_with("two")), "{out}");
+    server.run(&["operator", "remove", "-force", "two"], "").expect(0);
+    server.run(&["operator", "promote", "two"], "").expect(0);
+    server.run(&["operator", "step-down"], "").expect(0);
+    assert!(server.run(&["operator", "remove", "nobody"], "").expect(2).err.contains("no member `nobody`"));
+}
+
+#[test]
 fn policies_and_mounts() {
     let server = Responder::start()
         .on("GET /v1/sys/policies/acl?list=true", 200, envelope(&json!({"keys": ["default", "root"]})))

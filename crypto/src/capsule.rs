@@ -25,6 +25,8 @@ pub(crate) enum Capsule {
     Passphrase = 0x12,
     /// The root key, under a key that was shared out.
     Shamir = 0x13,
+    /// A small secret of the installation (a key that signs, say), under the root key.
+    Held = 0x14,
 }
 
 const CHECK: usize = 16;

@@ -28,6 +28,19 @@ impl RootKey {
         Self(LockedKey::copy_of(key.expose()))
     }
 
+    /// Wraps a small secret that belongs to the installation rather than to its data, bound to `context`.
+    pub fn wrap(&self, secret: &[u8], context: &[u8], entropy: &dyn Entropy) -> Vec<u8> {
+        Capsule::Held.seal(&self.0, context, &[], secret, entropy)
+    }
+
+    /// Unwraps what [`RootKey::wrap`] gave for the same `context`.
+    ///
+    /// # Errors
+    /// As [`Seal::unwrap`].
+    pub fn unwrap(&self, blob: &[u8], context: &[u8]) -> Result<SecretBytes, CryptoError> {
+        Capsule::Held.open::<0>(&self.0, context, blob)
+    }
+
     /// The key itself.
     pub(crate) fn expose(&self) -> &[u8; 32] {
         &self.0
@@ -257,6 +270,20 @@ mod tests {
                 assert!(seal.unwrap(&blob[..length], b"c").is_err());
             }
         }
+    }
+
+    #[test]
+    fn what_the_root_key_holds_opens_in_its_place_only() {
+        let entropy = SeededEntropy::new(1);
+        let root = RootKey::generate(&entropy);
+        let blob = root.wrap(b"signs", b"here", &entropy);
+        assert_eq!(root.unwrap(&blob, b"here").unwrap().expose(), b"signs");
+        assert_eq!(root.unwrap(&blob, b"there").unwrap_err(), CryptoError::Integrity);
+        let other = RootKey::generate(&entropy);
+        assert_eq!(other.unwrap(&blob, b"here").unwrap_err(), CryptoError::WrongKey);
+        // A seal of the root key is no such secret, whoever holds the key.
+        let key = KeyFileSeal::new(Secret::new(*root.expose()));
+        assert!(key.unwrap(&blob, b"here").is_err());
     }
 
     #[test]

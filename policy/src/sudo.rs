@@ -1,10 +1,12 @@
 //! The paths that ask for `sudo` on top of the ordinary capability.
 
 /// Below `sys/`: exact names, and prefixes that end in `*`.
-const PROTECTED_SYS: [&str; 20] = [
+const PROTECTED_SYS: [&str; 22] = [
     "audit",
     "audit/*",
     "auth/*",
+    "cluster/join-token",
+    "cluster/members/*",
     "config/auditing/*",
     "config/cors",
     "config/ui/headers/*",
@@ -65,6 +67,9 @@ mod tests {
             "sys/config/auditing/request-headers/x",
             "sys/config/ui/headers/",
             "sys/plugins/catalog/",
+            "sys/cluster/join-token",
+            "sys/cluster/members/x",
+            "sys/cluster/members/x/promote",
             "sys/revoke-prefix/a",
             "sys/revoke-force/a",
             "sys/leases",

@@ -28,6 +28,7 @@ struct Silent;
 
 impl Observer for Silent {
     fn applied(&self, _position: Position, _commands: &[(Command, Outcome)]) {}
+    fn replaced(&self, _store: &keyward_storage::Store) {}
     fn failed(&self, error: &str) {
         println!("failed: {error}");
     }

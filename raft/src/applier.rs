@@ -1,44 +1,54 @@
 //! The thread that changes the state: it applies entries, one transaction per call, and tells those who wait only
 //! after the commit.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keyward_model::command::decode_batch;
-use keyward_model::{Command, Outcome};
+use keyward_model::{Command, Outcome, StateSum};
 use keyward_storage::{Content, Position, Store, StoreError, Writer};
 use openraft::EntryPayload;
 use openraft::storage::EntryResponder;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::checkpoint::Dirty;
 use crate::flight::Waiter;
 use crate::jobs::{Job, Jobs};
 use crate::log::Log;
 use crate::log::record::{decode_membership, encode_membership};
-use crate::node::Observer;
+use crate::observer::Observer;
 use crate::snapshot::SnapshotData;
 use crate::store::Purging;
 use crate::types::{LogId, SnapshotMeta, StoredMembership, Types, log_id};
 
+/// Sums that are kept, to compare with those of other nodes.
+const SUMS_KEPT: usize = 1024;
+/// Sums that a node tells the leader.
+const SUMS_TOLD: usize = 16;
+
 /// How far the state is, for everyone to see.
-pub(crate) struct Standing(Mutex<State>);
+pub(crate) struct Standing {
+    state: Mutex<State>,
+    /// Index after the last applied entry.
+    applied_next: watch::Sender<u64>,
+}
 
 struct State {
     applied: Option<LogId>,
     membership: StoredMembership,
     snapshot: Option<SnapshotMeta>,
-    /// `None` only while another state is put in its place.
-    store: Option<Store>,
+    store: Store,
+    /// What the state added up to after the last entries, the newest last.
+    sums: VecDeque<(u64, StateSum)>,
 }
 
 /// What the thread works with.
 pub(crate) struct Applier {
     pub(crate) jobs: Jobs,
     pub(crate) writer: Option<Writer>,
-    pub(crate) store_options: keyward_storage::Options,
     pub(crate) standing: Arc<Standing>,
     pub(crate) purging: Arc<Purging>,
     pub(crate) log: Log,
@@ -55,12 +65,17 @@ impl Standing {
     /// The stored membership is not one.
     pub(crate) fn of(store: Store, writer: &Writer) -> io::Result<Self> {
         let membership = stored_membership(writer)?;
-        Ok(Self(Mutex::new(State {
-            applied: writer.applied().map(to_log_id),
-            membership,
-            snapshot: None,
-            store: Some(store),
-        })))
+        let applied = writer.applied().map(to_log_id);
+        let applied_next = watch::Sender::new(applied.map_or(0, |at| at.index + 1));
+        let sums = applied.iter().map(|at| (at.index, writer.sum())).collect();
+        let state = Mutex::new(State { applied, membership, snapshot: None, store, sums });
+        Ok(Self { state, applied_next })
+    }
+
+    /// Returns when the entry `index` is applied and readers see it.
+    pub(crate) async fn reach(&self, index: u64) {
+        // Fails only without a sender, which is here.
+        drop(self.applied_next.subscribe().wait_for(|next| *next > index).await);
     }
 
     pub(crate) fn applied(&self) -> (Option<LogId>, StoredMembership) {
@@ -71,11 +86,32 @@ impl Standing {
     /// The last position made durable, and the state that holds it.
     pub(crate) fn snapshot(&self) -> Option<(SnapshotMeta, SnapshotData)> {
         let state = self.state();
-        Some((state.snapshot.clone()?, SnapshotData::Live(state.store.clone()?)))
+        Some((state.snapshot.clone()?, SnapshotData::Live(state.store.clone())))
+    }
+
+    /// The folder of the state.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.state().store.directory().to_owned()
+    }
+
+    /// What the state added up to after some of the last entries, the newest last.
+    pub(crate) fn sums(&self) -> Vec<(u64, StateSum)> {
+        let state = self.state();
+        state.sums.range(state.sums.len().saturating_sub(SUMS_TOLD)..).copied().collect()
+    }
+
+    /// The first of the entries after which another node's state added up to something else than this one's.
+    pub(crate) fn differs(&self, told: &[(u64, StateSum)]) -> Option<u64> {
+        let state = self.state();
+        let differs = |(index, sum): &&(u64, StateSum)| {
+            let at = state.sums.binary_search_by_key(index, |(index, _)| *index);
+            at.ok().and_then(|at| state.sums.get(at)).is_some_and(|(_, own)| own != sum)
+        };
+        told.iter().find(differs).map(|(index, _)| *index)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,13 +166,20 @@ impl Applier {
         let membership = writer.membership().filter(|(at, _)| loads.iter().any(|load| to_position(load.at) == *at));
         drop(entries);
 
-        let membership = membership.map(|(at, bytes)| read_membership(at, &bytes)).transpose()?;
+        let membership =
+            membership.map(|(at, bytes)| read_membership(at, &bytes)).transpose().map_err(ApplyError::Io)?;
+        let sum = writer.sum();
         let mut state = self.standing.state();
         state.applied = Some(last);
+        if state.sums.len() >= SUMS_KEPT {
+            state.sums.pop_front();
+        }
+        state.sums.push_back((last.index, sum));
         if let Some(membership) = membership {
             state.membership = membership;
         }
         drop(state);
+        self.standing.applied_next.send_replace(last.index + 1);
 
         for (load, outcomes) in loads.into_iter().zip(outcomes) {
             let done: Vec<(Command, Outcome)> = load.commands.into_iter().zip(outcomes).collect();
@@ -198,37 +241,53 @@ impl Applier {
     fn put_off(&self) -> io::Result<(SnapshotMeta, SnapshotData)> {
         self.purging.asked.store(false, Ordering::Release);
         let state = self.standing.state();
-        let store = state.store.clone().ok_or_else(|| io::Error::other(ApplyError::NoWriter.to_string()))?;
-        Ok((state.snapshot.clone().unwrap_or_default(), SnapshotData::Live(store)))
+        Ok((state.snapshot.clone().unwrap_or_default(), SnapshotData::Live(state.store.clone())))
     }
 
-    /// Replaces the state. Nobody else may hold a handle of the old database while it is done.
+    /// Puts another state in the place of this one. Readers of the old one go on until they let go of it.
     fn install(&mut self, meta: &SnapshotMeta, data: &SnapshotData) -> Result<(), ApplyError> {
-        self.writer = None;
-        let old = self.standing.state().store.take().ok_or(ApplyError::NoWriter)?;
-        let directory = old.file().parent().map(PathBuf::from).unwrap_or_default();
-        drop(old);
-        let received = directory.join("received.snapshot");
-        let store = match data {
-            SnapshotData::File(path) => Store::install(&directory, path, &self.store_options)?,
+        let store = self.standing.state().store.clone();
+        let received = match data {
+            SnapshotData::File(path) => path.clone(),
             SnapshotData::Live(other) => {
-                other.snapshot_into(&received)?;
-                let store = Store::install(&directory, &received, &self.store_options)?;
-                std::fs::remove_file(&received).map_err(ApplyError::Io)?;
-                store
+                let path = store.directory().join("copied.snapshot");
+                other.snapshot_into(&path)?;
+                path
             }
         };
+        // Entries that contradict the snapshot were voided before this: a start must not find them beside the new state.
+        self.flush_log().map_err(ApplyError::Io)?;
+        self.writer = None;
+        store.install(&received)?;
         let writer = store.writer()?;
         let applied = writer.applied().map(to_log_id);
         if applied != meta.last_log_id {
             return Err(ApplyError::OtherSnapshot);
         }
         let membership = stored_membership(&writer).map_err(ApplyError::Io)?;
+        self.dirty.switch(store.checkpointer()?);
         self.purging.durable_next.store(applied.map_or(0, |at| at.index + 1), Ordering::Release);
+        let sum = writer.sum();
         self.writer = Some(writer);
         let mut state = self.standing.state();
-        *state = State { applied, membership, snapshot: Some(meta.clone()), store: Some(store) };
+        *state = State {
+            applied,
+            membership,
+            snapshot: Some(meta.clone()),
+            store: store.clone(),
+            sums: applied.iter().map(|at| (at.index, sum)).collect(),
+        };
+        drop(state);
+        self.observer.replaced(&store);
+        self.standing.applied_next.send_replace(applied.map_or(0, |at| at.index + 1));
         Ok(())
+    }
+
+    /// Waits until everything that the log was asked before is durable.
+    fn flush_log(&self) -> io::Result<()> {
+        let (sender, receiver) = mpsc::channel();
+        self.log.flush(Box::new(move |result| drop(sender.send(result))));
+        receiver.recv().unwrap_or_else(|_| Err(io::Error::other("the raft log is closed")))
     }
 }
 
@@ -294,16 +353,16 @@ enum ApplyError {
 fn stored_membership(writer: &Writer) -> io::Result<StoredMembership> {
     match writer.membership() {
         None => Ok(StoredMembership::default()),
-        Some((at, bytes)) => read_membership(at, &bytes).map_err(|error| io::Error::other(error.to_string())),
+        Some((at, bytes)) => read_membership(at, &bytes),
     }
 }
 
-fn read_membership(at: Position, bytes: &[u8]) -> Result<StoredMembership, ApplyError> {
+pub(crate) fn read_membership(at: Position, bytes: &[u8]) -> io::Result<StoredMembership> {
     let membership = decode_membership(bytes).ok_or_else(|| {
-        ApplyError::Io(io::Error::other(format!(
+        io::Error::other(format!(
             "the membership of log entry {} has a format that this keyward does not know; start the newer one that wrote it",
             at.index
-        )))
+        ))
     })?;
     Ok(StoredMembership::new(Some(to_log_id(at)), membership))
 }

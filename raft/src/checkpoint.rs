@@ -31,6 +31,8 @@ struct State {
     finish: bool,
     waiting: bool,
     stop: bool,
+    /// Another state is in place: its own is to be used from now on.
+    next: Option<Checkpointer>,
 }
 
 impl Dirty {
@@ -45,6 +47,15 @@ impl Dirty {
             self.changed.notify_one();
         }
         std::mem::take(&mut state.finish)
+    }
+
+    /// Another state is in the place of the one before.
+    pub(crate) fn switch(&self, checkpointer: Checkpointer) {
+        let mut state = self.state();
+        state.next = Some(checkpointer);
+        state.dirty = true;
+        state.finish = false;
+        self.changed.notify_one();
     }
 
     /// Ends the thread.
@@ -63,6 +74,9 @@ impl Dirty {
                 return Ok(());
             }
             loop {
+                if let Some(next) = self.state().next.take() {
+                    checkpointer = next;
+                }
                 if !self.pause() {
                     return Ok(());
                 }

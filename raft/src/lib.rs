@@ -1,10 +1,27 @@
 //! One order for all commands: openraft over a log of our own and the state database.
 //!
-//! Reading order: [`node`] (what everyone else uses), [`submit`] and `flight` (a command on its way), [`fs`] (the seam to
-//! the disk), [`log`] (the log), [`types`] (our words in the library's places), [`store`] and [`machine`] (log and state as
-//! the library asks for them), `jobs`, `applier` and `checkpoint` (the threads that work on the state), [`network`].
+//! Reading order: [`node`] (what everyone else uses), [`options`] and [`observer`] (what it is started with), `core` (the
+//! thread it lives on), [`submit`] and `flight` (a command on its way), [`reads`] (how a read knows that it is not of the
+//! past), [`roster`] and [`change`] (who takes part and who leads), [`fs`] (the seam to the disk), [`log`] (the log),
+//! [`types`] (our words in the library's places), [`store`] and [`machine`] (log and state as the library asks for them),
+//! `jobs`, `applier` and `checkpoint` (the threads that work on the state), [`link`] (the way to other nodes), `network` (as the
+//! library asks for it), `transfer` (snapshots on their way), `compare` (whether states differ).
 
 pub mod node;
+
+pub mod options;
+
+pub mod observer;
+
+pub mod link;
+
+mod core;
+
+pub mod roster;
+
+pub mod change;
+
+pub mod reads;
 
 pub mod submit;
 
@@ -30,9 +47,19 @@ mod applier;
 
 mod checkpoint;
 
-pub mod network;
+mod compare;
 
-pub use node::{Fresh, Node, Observer, Options, StartError, Status, Timing};
+mod network;
+
+mod transfer;
+
+pub use change::ChangeError;
+pub use link::{Connection, Dialer};
+pub use node::{Node, Status};
+pub use observer::Observer;
+pub use options::{Fresh, Options, StartError, Timing};
+pub use reads::{ReadError, ReadPoint};
+pub use roster::{Leadership, Member, Role};
 pub use submit::{Submission, SubmitError};
 
 #[cfg(test)]

@@ -1,124 +1,37 @@
 //! A node: its log, its state and the consensus between nodes, behind one handle that any thread may use.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use keyward_model::command::decode_batch;
-use keyward_model::{Command, CommandError, Entropy, Outcome};
-use keyward_storage::{Position, Store, StoreError};
+use keyward_model::{Command, CommandError, Outcome};
+use keyward_storage::{Position, Store};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{BasicNode, Config, EntryPayload, Raft, SnapshotPolicy};
-use tokio::sync::{Notify, oneshot};
+use openraft::{EntryPayload, Raft};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::applier::{Applier, Standing, to_position};
+use crate::change::{ChangeError, Changes, members};
 use crate::checkpoint::Dirty;
-use crate::fs::Fs;
-use crate::jobs::{Job, Jobs};
-use crate::log::{self, Ground, Log, OpenError};
+use crate::core::{Core, Started, check_together};
+use crate::jobs::Jobs;
+use crate::link::{Connection, Host};
+use crate::log::{Ground, Log};
 use crate::machine::Machine;
-use crate::network::Alone;
-use crate::store::{LogStore, Purging};
+use crate::observer::Observer;
+use crate::options::{Options, StartError};
+use crate::reads::{ReadPoint, Reads};
+use crate::roster::{Leadership, Member, Roster};
+use crate::store::Purging;
 use crate::submit::{Coalescer, Submission, SubmitError};
 use crate::types::Types;
-
-/// Who is told what happens to the state, by the thread that changes it.
-pub trait Observer: Send + Sync {
-    /// The commands of one entry were applied, with their outcomes. Comes after the commit and before anyone who waits
-    /// for them is told; the entries come in order. Also comes while a node starts, for entries that its state lacked.
-    fn applied(&self, position: Position, commands: &[(Command, Outcome)]);
-
-    /// Whatever was kept of the entries applied so far must be durable when this comes back: the log lets them go. Comes on
-    /// the thread of [`Observer::applied`].
-    ///
-    /// # Errors
-    /// It is not durable: the log keeps everything, and this is asked again when more was applied.
-    fn before_purge(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// The node can no longer keep its promises: the process must stop. Comes before anyone who waits is told.
-    fn failed(&self, error: &str);
-}
-
-/// What a node is started with.
-pub struct Options {
-    /// The folder of the log: the node's own, on the same disk as the state.
-    pub dir: PathBuf,
-    /// The node's id: drawn at random once per data directory and never used again.
-    pub node_id: u64,
-    /// What to do when neither log nor state hold anything yet.
-    pub fresh: Fresh,
-    /// The file system of the log.
-    pub fs: Arc<dyn Fs>,
-    /// Where segment numbers come from.
-    pub entropy: Arc<dyn Entropy>,
-    /// Sizes of the log.
-    pub log: log::Options,
-    /// Bytes of log above which the state is made durable and the log before it purged.
-    pub log_bytes_max: u64,
-    /// Memory of the state database, should another node's state have to be put in its place.
-    pub store: keyward_storage::Options,
-    /// Timing of leadership.
-    pub timing: Timing,
-}
-
-/// What to do with a node that holds nothing yet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fresh {
-    /// Found a cluster with this node as its only voter.
-    Found,
-    /// Refuse: there must be a log.
-    Refuse,
-}
-
-/// When a leader is missed. Milliseconds; `heartbeat < election_min < election_max`.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// Between two heartbeats of a leader.
-    pub heartbeat_ms: u64,
-    /// The shortest silence after which a follower stands for election.
-    pub election_min_ms: u64,
-    /// The longest.
-    pub election_max_ms: u64,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self { heartbeat_ms: 60, election_min_ms: 250, election_max_ms: 500 }
-    }
-}
-
-/// Why a node cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] OpenError),
-    /// The state database.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Log and state do not belong together.
-    #[error("raft log and state database do not belong together: {what}; restore both from one backup")]
-    Apart {
-        /// How that shows.
-        what: String,
-    },
-    /// There is nothing to start from.
-    #[error("the raft log is empty: initialise the node, or let it join a cluster")]
-    Empty,
-    /// A thread could not be started.
-    #[error("cannot start a thread: {0}")]
-    Thread(#[source] io::Error),
-    /// The consensus library refused.
-    #[error("raft did not start: {0}")]
-    Raft(String),
-}
 
 /// How a node stands. Everything is as of a moment ago.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -131,6 +44,8 @@ pub struct Status {
     pub leader: Option<u64>,
     /// Who votes.
     pub voters: Vec<u64>,
+    /// Who takes part.
+    pub members: Vec<Member>,
     /// Index of the last entry in the log.
     pub last_log_index: Option<u64>,
     /// The last entry known to be committed.
@@ -161,10 +76,15 @@ pub struct Node {
     stop: Mutex<Option<oneshot::Sender<Stop>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     dirty: Arc<Dirty>,
+    runtime: Handle,
+    roster: Arc<Roster>,
+    reads: Arc<Reads>,
+    changes: Arc<Changes>,
+    host: Arc<Host>,
 }
 
 /// A clean stop, and whom to tell.
-type Stop = oneshot::Sender<io::Result<()>>;
+pub(crate) type Stop = oneshot::Sender<io::Result<()>>;
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -173,7 +93,8 @@ impl fmt::Debug for Node {
 }
 
 impl Node {
-    /// Starts a node on `store` and returns once its state is as it was before: everything committed is applied. Blocks.
+    /// Starts a node on `store` and returns once its state is as it was before: everything known to be committed is applied;
+    /// a node that is the only voter leads. Blocks.
     ///
     /// # Errors
     /// [`StartError`]: nothing runs then.
@@ -188,7 +109,7 @@ impl Node {
         };
         let log = Log::open(ground, options.log)?;
         let mut writer = store.writer()?;
-        check_together(&log, writer.applied())?;
+        check_together(&log, writer.applied(), store.installed())?;
         let durable = writer.make_durable()?;
         let purging = Arc::new(Purging::default());
         purging.durable_next.store(durable.map_or(0, |at| at.index + 1), Ordering::Release);
@@ -200,7 +121,6 @@ impl Node {
         let applier = Applier {
             jobs: Jobs::new(job_queue),
             writer: Some(writer),
-            store_options: options.store,
             standing: Arc::clone(&standing),
             purging: Arc::clone(&purging),
             log: log.clone(),
@@ -221,9 +141,12 @@ impl Node {
         };
         threads.push(spawn("sm-checkpoint", Box::new(checkpoints)).map_err(StartError::Thread)?);
 
-        let coalescer = Arc::new(Coalescer::new(log.clone(), options.log.segment_bytes));
+        let silence_max = Duration::from_millis(options.timing.election_max_ms);
+        let (roster, reads) = (Arc::new(Roster::new(options.node_id, silence_max)), Arc::new(Reads::new()));
+        let coalescer = Arc::new(Coalescer::new(log.clone(), options.log.segment_bytes, Arc::clone(&roster)));
         let core = Core {
             node_id: options.node_id,
+            address: options.address,
             fresh: options.fresh,
             timing: options.timing,
             log: log.clone(),
@@ -233,12 +156,15 @@ impl Node {
             coalescer: Arc::clone(&coalescer),
             compact,
             observer,
+            roster: Arc::clone(&roster),
+            reads: Arc::clone(&reads),
+            dialer: options.dialer,
         };
         let (ready, started) = mpsc::channel();
         let (stop, stopping) = oneshot::channel();
         threads.push(spawn("raft", Box::new(move || core.run(&ready, stopping))).map_err(StartError::Thread)?);
-        let raft = match started.recv() {
-            Ok(Ok(raft)) => raft,
+        let Started { raft, runtime, host, changes } = match started.recv() {
+            Ok(Ok(started)) => started,
             failed => {
                 dirty.stop();
                 threads.into_iter().for_each(|thread| drop(thread.join()));
@@ -249,7 +175,8 @@ impl Node {
             }
         };
         let (stop, threads) = (Mutex::new(Some(stop)), Mutex::new(threads));
-        Ok(Self { node_id: options.node_id, raft, log, coalescer, purging, stop, threads, dirty })
+        let node_id = options.node_id;
+        Ok(Self { node_id, raft, log, coalescer, purging, stop, threads, dirty, runtime, roster, reads, changes, host })
     }
 
     /// Puts `command` at the end of the queue. Commands that one thread enqueues stand in the log in that order; those
@@ -280,6 +207,7 @@ impl Node {
             term: metrics.current_term,
             leader: metrics.current_leader,
             voters: metrics.membership_config.voter_ids().collect(),
+            members: members(&self.raft),
             last_log_index: metrics.last_log_index,
             committed: index(&metrics.local_committed),
             applied: index(&metrics.last_applied),
@@ -307,6 +235,106 @@ impl Node {
             }
         }
         Ok(found)
+    }
+
+    /// Takes an inbound connection whose peer was authenticated as `peer`, and serves it until it closes. A peer that is not
+    /// a member is turned away, unless this node does not know any members yet.
+    pub fn accept(&self, peer: u64, connection: Box<dyn Connection>) {
+        let host = Arc::clone(&self.host);
+        self.spawn(async move { host.accept(peer, connection) });
+    }
+
+    /// Runs a future on the raft thread's runtime: a listener for other nodes, say. It must not block.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        drop(self.runtime.spawn(future));
+    }
+
+    /// Adds `node` at `address` as a member that gets everything and counts for nothing. Returns when that is committed, not
+    /// when the node has caught up. Nothing happens if it is one already.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn add_learner(&self, node: u64, address: &str) -> Result<(), ChangeError> {
+        let address = address.to_owned();
+        self.change(|changes| async move { changes.add_learner(node, address).await }).await
+    }
+
+    /// Makes the learner `node` a voter. Nothing happens if it is one already.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn promote(&self, node: u64) -> Result<(), ChangeError> {
+        self.change(|changes| async move { changes.promote(node).await }).await
+    }
+
+    /// Removes `node` and closes its links. Its id must never be used again. Nothing happens if it is not a member. A leader
+    /// that is to remove itself hands over first and says who leads.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn remove(&self, node: u64) -> Result<(), ChangeError> {
+        self.change(|changes| async move { changes.remove(node).await }).await
+    }
+
+    /// Notes that the member `node` is now reached at `address`.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn readdress(&self, node: u64, address: &str) -> Result<(), ChangeError> {
+        let address = address.to_owned();
+        self.change(|changes| async move { changes.readdress(node, address).await }).await
+    }
+
+    /// Hands leadership to `to`, or to the voter that has most. Returns when another leads.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn hand_over(&self, to: Option<u64>) -> Result<(), ChangeError> {
+        self.change(|changes| async move { changes.hand_over(to).await }).await
+    }
+
+    /// Runs a change on the raft thread, where its timers are.
+    async fn change<F>(&self, change: impl FnOnce(Arc<Changes>) -> F) -> Result<(), ChangeError>
+    where
+        F: Future<Output = Result<(), ChangeError>> + Send + 'static,
+    {
+        self.runtime.spawn(change(Arc::clone(&self.changes))).await.unwrap_or(Err(ChangeError::Stopped))
+    }
+
+    /// Whether this node may stand for election. If it may not and leads, it hands over when there is somebody.
+    pub fn campaign(&self, may: bool) {
+        self.roster.set_campaigns(may);
+        self.raft.runtime_config().elect(may);
+        if !may && self.roster.leads() {
+            let changes = Arc::clone(&self.changes);
+            self.spawn(async move { drop(changes.hand_over(None).await) });
+        }
+    }
+
+    /// Who takes part, as this node knows it.
+    pub fn members(&self) -> Vec<Member> {
+        members(&self.raft)
+    }
+
+    /// Who leads, from now on.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.roster.leadership()
+    }
+
+    /// Whether this node leads. Cheap.
+    pub fn leads(&self) -> bool {
+        self.roster.leads()
+    }
+
+    /// Whether this node is the only voter, leads, and nobody is being added. Cheap.
+    pub fn is_alone(&self) -> bool {
+        self.roster.is_alone()
+    }
+
+    /// Waits until this node's state holds everything that was acknowledged before the call. A node alone has it at once;
+    /// a leader makes sure that it still leads, a follower asks the leader: one question for all who wait.
+    pub fn read_point(&self) -> ReadPoint {
+        if self.is_alone() { ReadPoint::reached() } else { self.reads.state() }
     }
 
     /// Stops cleanly: nothing new is taken, what is queued gets its outcome, state and log are made durable. On a full disk
@@ -337,153 +365,6 @@ impl Drop for Node {
             drop(thread.join());
         }
         self.coalescer.abandon();
-    }
-}
-
-/// What the raft thread works with.
-struct Core {
-    node_id: u64,
-    fresh: Fresh,
-    timing: Timing,
-    log: Log,
-    purging: Arc<Purging>,
-    jobs: mpsc::Sender<Job>,
-    standing: Arc<Standing>,
-    coalescer: Arc<Coalescer>,
-    compact: Arc<Notify>,
-    observer: Arc<dyn Observer>,
-}
-
-type Ready = mpsc::Sender<Result<Raft<Types, Machine>, StartError>>;
-
-impl Core {
-    /// The thread's body: a runtime of its own, so that no load of requests can delay a heartbeat.
-    fn run(self, ready: &Ready, stopping: oneshot::Receiver<Stop>) {
-        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(self.live(ready, stopping)),
-            Err(error) => drop(ready.send(Err(StartError::Thread(error)))),
-        }
-    }
-
-    async fn live(self, ready: &Ready, stopping: oneshot::Receiver<Stop>) {
-        let raft = match self.start().await {
-            Ok(raft) => raft,
-            Err(error) => return drop(ready.send(Err(error))),
-        };
-        drop(ready.send(Ok(raft.clone())));
-        let mut proposing = tokio::spawn(propose(raft.clone(), Arc::clone(&self.coalescer), self.observer));
-        let compacting = tokio::spawn(compact(raft.clone(), self.compact));
-        let stop = stopping.await;
-        if stop.is_ok() {
-            let mut starving = self.log.starving();
-            let all_landed = async {
-                drop((&mut proposing).await);
-                self.coalescer.landed().await;
-            };
-            tokio::select! {
-                () = all_landed => {}
-                // Nobody knows whether there will ever be space.
-                _ = starving.wait_for(|starving| *starving) => {}
-            }
-        }
-        proposing.abort();
-        compacting.abort();
-        drop(raft.shutdown().await);
-        if let Ok(tell) = stop {
-            let (sender, receiver) = oneshot::channel();
-            let asked = self.jobs.send(Job::Stop(sender));
-            let state = if asked.is_ok() { receiver.await.unwrap_or(Ok(())) } else { Ok(()) };
-            drop(tell.send(self.log.close().and(state)));
-        }
-    }
-
-    async fn start(&self) -> Result<Raft<Types, Machine>, StartError> {
-        let said = |error: &dyn fmt::Display| StartError::Raft(error.to_string());
-        let config = config(self.timing).validate().map_err(|error| said(&error))?;
-        let store = LogStore::new(self.log.clone(), Arc::clone(&self.purging));
-        let machine = Machine::new(self.jobs.clone(), Arc::clone(&self.standing));
-        let raft =
-            Raft::new(self.node_id, Arc::new(config), Alone, store, machine).await.map_err(|error| said(&error))?;
-        let started = self.lead(&raft).await;
-        if started.is_err() {
-            drop(raft.shutdown().await);
-        }
-        started.map(|()| raft)
-    }
-
-    async fn lead(&self, raft: &Raft<Types, Machine>) -> Result<(), StartError> {
-        let said = |error: &dyn fmt::Display| StartError::Raft(error.to_string());
-        if raft.is_initialized().await.map_err(|error| said(&error))? {
-            let voters: Vec<u64> = raft.voter_ids().collect();
-            if voters == [self.node_id] {
-                // Nobody else can lead: no need to wait for a silence.
-                raft.trigger().elect(false).await.map_err(|error| said(&error))?;
-            } else if !voters.contains(&self.node_id) {
-                return Err(StartError::Apart {
-                    what: format!("this node is {}, the log's voters are {voters:?}", self.node_id),
-                });
-            }
-        } else if self.fresh == Fresh::Found {
-            let members = BTreeMap::from([(self.node_id, BasicNode::default())]);
-            raft.initialize(members).await.map_err(|error| said(&error))?;
-        } else {
-            return Err(StartError::Empty);
-        }
-        raft.wait_for_recovery(None).await.map_err(|error| said(&error))?;
-        Ok(())
-    }
-}
-
-fn config(timing: Timing) -> Config {
-    Config {
-        cluster_name: "keyward".to_owned(),
-        heartbeat_interval: timing.heartbeat_ms,
-        election_timeout_min: timing.election_min_ms,
-        election_timeout_max: timing.election_max_ms,
-        install_snapshot_timeout: 10 * 60 * 1000,
-        max_payload_entries: 1024,
-        snapshot_policy: SnapshotPolicy::Never, // by bytes, from our side
-        max_in_snapshot_log_to_keep: 0,
-        enable_pre_vote: Some(true),
-        ..Config::default()
-    }
-}
-
-/// Hands batches to the core, in the order of the queue.
-async fn propose(raft: Raft<Types, Machine>, coalescer: Arc<Coalescer>, observer: Arc<dyn Observer>) {
-    while let Some(proposal) = coalescer.next().await {
-        let (batch, answer) = proposal.into_parts();
-        if let Err(error) = raft.client_write_ff(batch, Some(answer)).await {
-            observer.failed(&format!("raft has stopped: {error}"));
-            return coalescer.abandon();
-        }
-    }
-}
-
-/// Makes the state durable when the log has grown; openraft purges the log up to there.
-async fn compact(raft: Raft<Types, Machine>, asked: Arc<Notify>) {
-    loop {
-        asked.notified().await;
-        if raft.trigger().snapshot().await.is_err() {
-            return;
-        }
-    }
-}
-
-fn check_together(log: &Log, applied: Option<Position>) -> Result<(), StartError> {
-    let last = log.last().map(|last| last.index);
-    let applied = applied.map(|at| at.index);
-    if applied > last {
-        let show = |index: Option<u64>| index.map_or_else(|| "nothing".to_owned(), |index| format!("entry {index}"));
-        return Err(StartError::Apart {
-            what: format!("the state holds {}, the log ends with {}", show(applied), show(last)),
-        });
-    }
-    match log.purged().map(|purged| purged.index) {
-        Some(purged) if applied < Some(purged) => Err(StartError::Apart {
-            what: format!("the log begins after entry {purged}, which the state does not hold"),
-        }),
-        _ => Ok(()),
     }
 }
 

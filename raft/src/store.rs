@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, RaftLogReader};
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 use crate::flight::Flight;
 use crate::log::Log;
@@ -59,7 +60,13 @@ impl RaftLogReader<Types> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.log.read(start..end, REPLICATED_BYTES_MAX)
+        if self.log.is_at_hand(start) {
+            return self.log.read(start..end, REPLICATED_BYTES_MAX);
+        }
+        // A follower that is far behind is served from the disk, and that must not hold up heartbeats.
+        let log = self.log.clone();
+        let read = spawn_blocking(move || log.read(start..end, REPLICATED_BYTES_MAX));
+        read.await.map_err(io::Error::other)?
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

@@ -20,6 +20,7 @@ use crate::answer::Answer;
 use crate::flight::{Flight, Passengers, Waiter};
 use crate::log::Log;
 use crate::log::record::BODY_BYTES_MAX;
+use crate::roster::Roster;
 use crate::types::{Batch, Types};
 
 /// Commands that may wait.
@@ -88,6 +89,7 @@ pub(crate) struct Coalescer {
     wake: Notify,
     idle: Notify,
     log: Log,
+    roster: Arc<Roster>,
     command_bytes_max: usize,
     batch_bytes_max: usize,
 }
@@ -112,11 +114,11 @@ impl Queue {
 
 impl Coalescer {
     /// A queue before `log`, whose segments have `segment_bytes`.
-    pub(crate) fn new(log: Log, segment_bytes: u32) -> Self {
+    pub(crate) fn new(log: Log, segment_bytes: u32, roster: Arc<Roster>) -> Self {
         let command_bytes_max = BODY_BYTES_MAX.min(segment_bytes as usize).saturating_sub(ENTRY_OVERHEAD_BYTES);
         let batch_bytes_max = BATCH_BYTES_MAX.min(command_bytes_max / 2);
         let (queue, wake, idle) = (Mutex::default(), Notify::new(), Notify::new());
-        Self { queue, wake, idle, log, command_bytes_max, batch_bytes_max }
+        Self { queue, wake, idle, log, roster, command_bytes_max, batch_bytes_max }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -128,6 +130,9 @@ impl Coalescer {
         let bytes = command.size_hint();
         if bytes > self.command_bytes_max {
             return Err(SubmitError::TooLarge { bytes, bytes_max: self.command_bytes_max });
+        }
+        if !self.roster.leads() {
+            return Err(SubmitError::NotLeader { leader: self.roster.leader() });
         }
         if self.log.is_full() {
             return Err(SubmitError::DiskFull { reserve_bytes: self.log.needed_bytes() });
@@ -310,7 +315,7 @@ mod tests {
         };
         let segment_bytes = 4 << 20;
         let log = Log::open(ground, Options { segment_bytes, reserve_bytes: 0, ..Options::default() }).unwrap();
-        Arc::new(Coalescer::new(log, segment_bytes))
+        Arc::new(Coalescer::new(log, segment_bytes, Arc::new(Roster::leading())))
     }
 
     #[test]

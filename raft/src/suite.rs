@@ -20,7 +20,7 @@ use crate::checkpoint::Dirty;
 use crate::fs::OsFs;
 use crate::log::{Ground, Log, Options};
 use crate::machine::{Machine, MachineSnapshot};
-use crate::node::Observer;
+use crate::observer::Observer;
 use crate::snapshot::SnapshotData;
 use crate::store::{LogStore, Purging};
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, Types};
@@ -31,6 +31,7 @@ struct Quiet;
 
 impl Observer for Quiet {
     fn applied(&self, _position: Position, _commands: &[(Command, Outcome)]) {}
+    fn replaced(&self, _store: &Store) {}
     fn failed(&self, _error: &str) {}
 }
 
@@ -52,9 +53,10 @@ impl StoreBuilder<Types, LogStore, Padded, TempDir> for Builder {
         // The suite purges without ever having made a snapshot.
         purging.durable_next.store(u64::MAX, std::sync::atomic::Ordering::Release);
         let standing = Arc::new(Standing::of(store, &writer).unwrap());
+        let (jobs, queue) = mpsc::channel();
         let applier = Applier {
+            jobs: crate::jobs::Jobs::new(queue),
             writer: Some(writer),
-            store_options,
             standing: Arc::clone(&standing),
             purging: Arc::default(),
             log: log.clone(),
@@ -63,8 +65,7 @@ impl StoreBuilder<Types, LogStore, Padded, TempDir> for Builder {
             dirty: Arc::new(Dirty::default()),
             compact: Arc::new(Notify::new()),
         };
-        let (jobs, queue) = mpsc::channel();
-        thread::spawn(move || applier.run(&queue));
+        thread::spawn(move || applier.run());
         Ok((dir, LogStore::new(log, purging), Padded(Machine::new(jobs, standing))))
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::authn::token::{self, Session, Sessions};
 use crate::barrier::{Barrier, Committed, Draft, Generations};
 use crate::begun::Begun;
+use crate::cluster::Cluster;
 use crate::config::{Config, Tls};
 use crate::mounts::MountTable;
 use crate::policies;
@@ -29,6 +30,8 @@ use crate::snapshot::Snapshots;
 pub struct App {
     /// Sealed reads and writes.
     pub barrier: Arc<Barrier>,
+    /// This node among its peers.
+    pub cluster: Arc<Cluster>,
     /// Opened tokens.
     pub sessions: Arc<Sessions>,
     /// The configuration.
@@ -118,6 +121,7 @@ impl App {
     /// Puts the shared parts together.
     pub fn new(
         barrier: Arc<Barrier>,
+        cluster: Arc<Cluster>,
         sessions: Arc<Sessions>,
         config: Config,
         store: Store,
@@ -127,6 +131,7 @@ impl App {
         let started = barrier.now();
         Self {
             barrier,
+            cluster,
             sessions,
             config,
             store,
@@ -159,6 +164,9 @@ impl App {
 
     /// Where clients reach this node.
     pub fn address(&self) -> String {
+        if let Some(address) = &self.config.cluster.api_address {
+            return address.clone();
+        }
         let plain = matches!(self.config.listen.tls, Tls::Plain | Tls::PlainAnywhere);
         format!("{}://{}", if plain { "http" } else { "https" }, self.config.listen.address)
     }
@@ -346,7 +354,7 @@ impl Worker {
         let barrier = &self.app.barrier;
         let request = facts.borrow().request;
         let intent = || facts.borrow().intent(barrier.entropy(), barrier.now());
-        barrier.write_told(&self.snapshots, request, &intent, decide).await
+        barrier.write(&self.snapshots, request, &intent, decide).await
     }
 
     /// Makes the record of a request durable.
@@ -426,6 +434,11 @@ impl keyward_raft::Observer for Applied {
                 Err(io::Error::other(error))
             }
         }
+    }
+
+    fn replaced(&self, _store: &Store) {
+        // WHY: the readers of all workers still show the old state; a start opens the new one.
+        (self.on_failure)("another node's state was put in the place of this one's: start the node again");
     }
 
     fn failed(&self, error: &str) {

@@ -220,7 +220,8 @@ impl Barrier {
     }
 
     /// Decides and writes. `decide` sees the newest state through the [`Draft`] and says what to change; it runs again
-    /// if the state moved under it. `intent` is the audit record that travels with the command.
+    /// if the state moved under it. `intent` is the audit record that travels with the command, made once it is decided what
+    /// to change: it may say the number of a new version.
     ///
     /// Without a change nothing is proposed, and the second part is `None`. Such an answer, and a refusal, wait for the
     /// commands under way that `decide` saw: nobody is told what a crash could undo, or a read could contradict.
@@ -228,20 +229,6 @@ impl Barrier {
     /// # Errors
     /// What `decide` refuses; sealed; no leader; the disk is full; or an outcome that is not known.
     pub async fn write<T>(
-        self: &Arc<Self>,
-        snapshots: &Snapshots,
-        request: Id,
-        intent: &[u8],
-        decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
-    ) -> Result<(T, Option<Committed>), Refusal> {
-        self.write_told(snapshots, request, &|| intent.to_vec(), decide).await
-    }
-
-    /// The same, with a record that is made once it is decided what to change: it may say the number of a new version.
-    ///
-    /// # Errors
-    /// As [`Barrier::write`].
-    pub async fn write_told<T>(
         self: &Arc<Self>,
         snapshots: &Snapshots,
         request: Id,

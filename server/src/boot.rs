@@ -15,7 +15,7 @@ use keyward_crypto::KeyFileSeal;
 use keyward_model::event::{EventKind, EventOutcome, LogPlace};
 use keyward_model::{Clock, Entropy, Id, Secret, SecretBytes, Table};
 use keyward_raft::fs::OsFs;
-use keyward_raft::{Fresh, Node, StartError, Timing};
+use keyward_raft::{Node, StartError, Timing};
 use keyward_storage::{Store, StoreError};
 use tokio::sync::watch;
 
@@ -23,6 +23,9 @@ use crate::app::{App, Applied, Failure, Worker};
 use crate::authn::token::{self, Sessions, Token, TokenKind};
 use crate::barrier::{Barrier, Columns, Draft, Generations};
 use crate::clock::{OsEntropy, SystemClock};
+use crate::cluster::Cluster;
+use crate::cluster::dialer::Members;
+use crate::cluster::node::ClusterError;
 use crate::config::{Config, ConfigError, Durability, SealKind};
 use crate::files::{self, write_private};
 use crate::http::limits::Gate;
@@ -87,6 +90,15 @@ pub enum BootError {
         /// What the system says.
         source: io::Error,
     },
+    /// The node among its peers.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The address for other nodes.
+    #[error("cannot listen for other nodes: {source}\nis another server running there? choose another cluster.listen")]
+    NodePort {
+        /// What the system says.
+        source: io::Error,
+    },
     /// A request to ourselves during start.
     #[error("start failed: {0:?}")]
     Start(Refusal),
@@ -140,7 +152,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     make_folder(&config.data)?;
     let identity = Identity::of_folder(&config.data, &*entropy)?;
-    let raft_id = identity.raft_id();
+    let cluster = Arc::new(Cluster::of_folder(&config, &identity)?);
     let journal = Arc::new(open_journal(&config, identity)?);
     let store_options = keyward_storage::Options::default();
     let store = Store::open(&config.data.join("state"), &store_options)?;
@@ -158,8 +170,8 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let node = Node::start(
         keyward_raft::Options {
             dir: config.data.join("log"),
-            node_id: raft_id,
-            fresh: Fresh::Found,
+            node_id: cluster.number(),
+            fresh: cluster.fresh(),
             fs: Arc::new(OsFs),
             entropy: Arc::clone(&entropy),
             log: match dev {
@@ -171,8 +183,9 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
                 None => keyward_raft::log::Options { reserve_bytes: RESERVE_BYTES, ..Default::default() },
             },
             log_bytes_max: LOG_BYTES_MAX,
-            store: store_options,
             timing: Timing::default(),
+            dialer: Arc::new(Members(Arc::clone(&cluster))),
+            address: cluster.address().unwrap_or_default(),
         },
         store.clone(),
         Arc::new(observer),
@@ -180,10 +193,13 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     replay_audit(&node, &store, &journal)?;
     outcomes.open();
     let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations));
-    unseal_by_key_file(&config, &store, &barrier)?;
+    unseal_by_key_file(&config, &store, &barrier, cluster.node())?;
     let tls = Acceptor::from_config(&config.listen, &config.data.join("tls"), clock.now().seconds())?;
     let listeners = listen(&mut config)?;
-    let app = Arc::new(App::new(barrier, sessions, config, store, outcomes, Arc::clone(&failure)));
+    if cluster.trust().is_some() {
+        cluster.open(&barrier).map_err(|source| BootError::NodePort { source })?;
+    }
+    let app = Arc::new(App::new(barrier, cluster, sessions, config, store, outcomes, Arc::clone(&failure)));
     let root_token = on_this_thread(&app, async |worker| {
         note_start(&worker).await;
         match dev {
@@ -390,10 +406,14 @@ pub fn key_file(config: &Config, entropy: &dyn Entropy) -> Result<Secret<[u8; 32
     }
 }
 
-fn unseal_by_key_file(config: &Config, store: &Store, barrier: &Barrier) -> Result<(), BootError> {
+/// Opens the keyring with this node's key file, if the installation is sealed by it.
+///
+/// # Errors
+/// The file is missing, or does not open what it should.
+pub fn unseal_by_key_file(config: &Config, store: &Store, barrier: &Barrier, node: Id) -> Result<(), BootError> {
     let reader = store.reader()?;
     let records = seal::records(&reader).map_err(BootError::Start)?;
-    if !records.iter().any(|record| record.kind == "keyfile") {
+    if !records.iter().any(|record| record.opens_at_start(node)) {
         return Ok(());
     }
     let path = config.key_file();
@@ -413,7 +433,7 @@ fn unseal_by_key_file(config: &Config, store: &Store, barrier: &Barrier) -> Resu
         )));
     }
     let key = key_file(config, barrier.entropy())?;
-    let opened: Result<OpenedKeys, OpenError> = seal::open(&reader, &KeyFileSeal::new(key), false);
+    let opened: Result<OpenedKeys, OpenError> = seal::open(&reader, &KeyFileSeal::new(key), false, node);
     barrier.unseal(opened.map_err(|error| BootError::Seal(format!("{}: {error}", path.display())))?);
     Ok(())
 }
@@ -507,4 +527,4 @@ fn make_folder(path: &Path) -> Result<(), BootError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

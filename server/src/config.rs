@@ -21,7 +21,7 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// Bounds.
     pub limits: Limits,
-    /// Names that clients are told.
+    /// The node among its peers, and names that clients are told.
     pub cluster: Cluster,
 }
 
@@ -139,12 +139,23 @@ pub struct Limits {
     pub source_burst: u32,
 }
 
-/// Names that clients are told.
+/// The node among its peers, and names that clients are told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cluster {
     /// Shown as `cluster_name`.
     pub name: String,
+    /// What people call this node; default the host's name.
+    pub node_name: Option<String>,
+    /// Where other nodes are listened for; default the address of the API with the next port. Nothing listens there as
+    /// long as the node is alone and no join token was made.
+    pub listen: Option<SocketAddr>,
+    /// Host and port under which other nodes reach this one; default where it listens.
+    pub advertise: Option<String>,
+    /// URL under which clients and other nodes reach the API of this one; default where it listens.
+    pub api_address: Option<String>,
+    /// How long a node that joined must have kept up before it votes.
+    pub settle_s: u64,
 }
 
 impl Default for Config {
@@ -208,7 +219,7 @@ impl Default for Limits {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { name: "keyward".into() }
+        Self { name: "keyward".into(), node_name: None, listen: None, advertise: None, api_address: None, settle_s: 10 }
     }
 }
 
@@ -256,6 +267,19 @@ impl Config {
         if !(8 << 10..=1 << 20).contains(&self.limits.header_bytes_max) {
             return wrong("limits.header_bytes_max must be between 8192 and 1048576".into());
         }
+        if self.cluster.settle_s > 3600 {
+            return wrong("cluster.settle_s must be at most 3600".into());
+        }
+        if let Some(address) = &self.cluster.advertise
+            && !is_host_and_port(address)
+        {
+            return wrong(format!("cluster.advertise = \"{address}\" must be host:port"));
+        }
+        if let Some(name) = &self.cluster.node_name
+            && !is_node_name(name)
+        {
+            return wrong("cluster.node_name must be 1 to 64 of letters, digits, `.`, `-` and `_`".into());
+        }
         if self.audit.segment_bytes < 1 << 20 {
             return wrong("audit.segment_bytes must be at least 1048576".into());
         }
@@ -266,6 +290,26 @@ impl Config {
     pub fn key_file(&self) -> PathBuf {
         self.seal.key_file.clone().unwrap_or_else(|| self.data.join("seal").join("key"))
     }
+}
+
+/// Whether this is a host (a name, an IPv4 address, or an IPv6 address in brackets) with a port other than 0.
+pub fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host_is_one = match bracketed {
+        Some(host) => host.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host.len() <= 253
+                && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        }
+    };
+    host_is_one && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+/// Whether a node can be called so: 1 to 64 letters, digits, dots, dashes and underscores.
+pub fn is_node_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 #[cfg(test)]
@@ -285,6 +329,9 @@ mod tests {
             ("[listen]\ntls = \"files\"", "listen.certificate"),
             ("[limits]\nbody_bytes_max = 1", "between"),
             ("[seal]\nkind = \"magic\"", "unknown variant"),
+            ("[cluster]\nadvertise = \"node1\"", "host:port"),
+            ("[cluster]\nadvertise = \"::1:8201\"", "host:port"),
+            ("[cluster]\nnode_name = \"a b\"", "node_name"),
         ] {
             let error = Config::parse(text).unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");

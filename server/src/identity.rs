@@ -23,6 +23,13 @@ pub struct Identity {
     pub audit_key: AuditKey,
 }
 
+/// An identity that was drawn and is not kept yet.
+#[derive(Debug)]
+pub struct Drafted {
+    node: Id,
+    seed: Secret<[u8; 32]>,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -66,7 +73,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`].
     pub fn of_folder(folder: &Path, entropy: &dyn Entropy) -> Result<Self, IdentityError> {
-        let path = folder.join("identity.json");
+        let path = folder.join(FILE);
         match fs::read(&path) {
             Ok(bytes) => Self::decode(&path, &bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -81,23 +88,18 @@ impl Identity {
 
     /// The id that Raft knows the node by.
     pub fn raft_id(&self) -> u64 {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.node.0[..8]);
-        u64::from_be_bytes(bytes).max(1)
+        raft_id(self.node)
+    }
+
+    /// Draws an identity that is not kept yet.
+    pub fn draft(entropy: &dyn Entropy) -> Drafted {
+        let mut seed = Secret::new([0u8; 32]);
+        entropy.fill(seed.expose_mut());
+        Drafted { node: Id::random(entropy), seed }
     }
 
     fn draw(path: &Path, entropy: &dyn Entropy) -> Result<Self, IdentityError> {
-        let mut seed = Secret::new([0u8; 32]);
-        entropy.fill(seed.expose_mut());
-        let file = File {
-            format: 1,
-            node: Id::random(entropy).to_uuid(),
-            incarnation: 1,
-            audit_key: STANDARD.encode(seed.expose()),
-        };
-        let text = serde_json::to_vec_pretty(&file).unwrap_or_default();
-        write_private(path, &text).map_err(|source| IdentityError::File { path: path.to_owned(), source })?;
-        Self::decode(path, &text)
+        Self::draft(entropy).write(path)
     }
 
     fn decode(path: &Path, bytes: &[u8]) -> Result<Self, IdentityError> {
@@ -116,6 +118,50 @@ impl Identity {
         Ok(Self { node, incarnation: file.incarnation, audit_key })
     }
 }
+
+/// The id that Raft knows a node by.
+pub fn raft_id(node: Id) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&node.0[..8]);
+    u64::from_be_bytes(bytes).max(1)
+}
+
+impl Drafted {
+    /// The node's id.
+    pub fn node(&self) -> Id {
+        self.node
+    }
+
+    /// The id that Raft will know it by.
+    pub fn number(&self) -> u64 {
+        raft_id(self.node)
+    }
+
+    /// Keeps it in a data folder.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`].
+    pub fn keep(&self, folder: &Path) -> Result<(), IdentityError> {
+        self.write(&folder.join(FILE)).map(drop)
+    }
+
+    fn write(&self, path: &Path) -> Result<Identity, IdentityError> {
+        let file = File {
+            format: 1,
+            node: self.node.to_uuid(),
+            incarnation: FIRST_INCARNATION,
+            audit_key: STANDARD.encode(self.seed.expose()),
+        };
+        let text = serde_json::to_vec_pretty(&file).unwrap_or_default();
+        write_private(path, &text).map_err(|source| IdentityError::File { path: path.to_owned(), source })?;
+        Identity::decode(path, &text)
+    }
+}
+
+/// The incarnation of a node that was never set up before.
+pub const FIRST_INCARNATION: u64 = 1;
+/// The file's name.
+const FILE: &str = "identity.json";
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,8 @@ pub mod identity;
 
 pub mod files;
 
+pub mod cluster;
+
 pub mod http;
 
 pub mod boot;

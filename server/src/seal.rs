@@ -10,6 +10,8 @@ use keyward_storage::Reader;
 use serde::{Deserialize, Serialize};
 
 use crate::barrier::{Columns, Draft, storage};
+use crate::cluster::authority::Authority;
+use crate::cluster::rows::{self, AuthorityRow};
 use crate::refusal::Refusal;
 
 /// Row with the facts of the installation.
@@ -43,6 +45,22 @@ pub struct SealRecord {
     pub recovery: bool,
     /// The wrapped root key, base64.
     pub wrapped: String,
+    /// The node that has the key, where it is one node's: its id as a UUID. `None` for what people have, and for the key
+    /// file of a node that was always alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+impl SealRecord {
+    /// Whether `node` opens it by itself when it starts: a key file of its own, not one of another node.
+    pub fn opens_at_start(&self, node: Id) -> bool {
+        self.kind == KEY_FILE && self.is_for(node)
+    }
+
+    /// Whether it may be this node's to open.
+    pub fn is_for(&self, node: Id) -> bool {
+        self.node.as_ref().is_none_or(|owner| *owner == node.to_uuid())
+    }
 }
 
 /// The unseal ceremony under way: shares given so far. Only in memory, wiped with the ceremony.
@@ -83,6 +101,7 @@ pub struct Records {
     installation: Installation,
     seals: Vec<SealRecord>,
     keyring: Vec<u8>,
+    authority: AuthorityRow,
 }
 
 /// How a new installation is sealed.
@@ -167,11 +186,14 @@ pub fn prepare(
     };
     let installation = Installation { domain, cluster: Id::random(entropy), created: now };
     let wrapped = keyring.seal_to(&root, entropy);
+    let authority = Authority::generate(installation.cluster, now.seconds())
+        .map_err(|error| Refusal::internal(error.to_string()))?
+        .to_row(domain, &root, entropy);
     Ok(Initialised {
         keys,
         recovery_keys,
         opened: OpenedKeys { keyring, root: Arc::new(root) },
-        records: Records { installation, seals, keyring: wrapped },
+        records: Records { installation, seals, keyring: wrapped, authority },
     })
 }
 
@@ -191,7 +213,14 @@ fn record(
     let wrapped = seal
         .wrap(root, &context(domain), entropy)
         .map_err(|error| Refusal::internal(format!("the root key could not be wrapped: {error}")))?;
-    Ok(SealRecord { kind: seal.kind().to_owned(), shares, threshold, recovery, wrapped: STANDARD.encode(wrapped) })
+    Ok(SealRecord {
+        kind: seal.kind().to_owned(),
+        shares,
+        threshold,
+        recovery,
+        wrapped: STANDARD.encode(wrapped),
+        node: None,
+    })
 }
 
 impl Records {
@@ -203,26 +232,27 @@ impl Records {
         if draft.exists(Table::Config, INSTALLATION)? {
             return Err(Refusal::malformed("Vault is already initialized"));
         }
-        let Self { installation, seals, keyring } = self;
+        let Self { installation, seals, keyring, authority } = self;
         let json = |text: serde_json::Result<Vec<u8>>| text.map_err(|error| Refusal::internal(error.to_string()));
         draft.put(Table::Config, INSTALLATION, Columns::default(), &json(serde_json::to_vec(installation))?)?;
         draft.put(Table::Config, SEALS, Columns::default(), &json(serde_json::to_vec(seals))?)?;
-        draft.put(Table::Config, KEYRING, Columns::default(), keyring)
+        draft.put(Table::Config, KEYRING, Columns::default(), keyring)?;
+        rows::put_authority(draft, authority)
     }
 }
 
-/// Opens the keyring with one seal, and checks that the rows in the database are those that were signed.
+/// Opens the keyring with one seal of `node`, and checks that the rows in the database are those that were signed.
 ///
 /// Reads every row once: about a second for a million.
 ///
 /// # Errors
 /// A text that says what is wrong and what to do.
-pub fn open(reader: &Reader, seal: &dyn Seal, recovery: bool) -> Result<OpenedKeys, OpenError> {
+pub fn open(reader: &Reader, seal: &dyn Seal, recovery: bool, node: Id) -> Result<OpenedKeys, OpenError> {
     let installation = installation(reader).map_err(|_| OpenError::Unreadable)?.ok_or(OpenError::NotInitialised)?;
     let records = records(reader).map_err(|_| OpenError::Unreadable)?;
     let record = records
         .iter()
-        .find(|record| record.kind == seal.kind() && record.recovery == recovery)
+        .find(|record| record.kind == seal.kind() && record.recovery == recovery && record.is_for(node))
         .ok_or_else(|| OpenError::OtherSeal(records.iter().map(|r| r.kind.as_str()).collect::<Vec<_>>().join(", ")))?;
     let wrapped = STANDARD.decode(&record.wrapped).map_err(|_| OpenError::Seal(CryptoError::Malformed))?;
     let root = seal.unwrap(&wrapped, &context(installation.domain)).map_err(OpenError::Seal)?;
@@ -292,6 +322,71 @@ impl Unsealing {
         Some(std::mem::take(&mut *ceremony).shares)
     }
 }
+
+/// Gives a node that joins its own key-file seal: the root key, wrapped by the key that only that node keeps. `false`
+/// where this installation is not sealed by key files: then no node unseals itself.
+///
+/// # Errors
+/// A row cannot be read.
+pub fn add_key_file(
+    draft: &mut Draft<'_>,
+    (root, domain): (&RootKey, Id),
+    node: Id,
+    key: Option<&Secret<[u8; 32]>>,
+) -> Result<bool, Refusal> {
+    let mut seals = draft_records(draft)?;
+    if !seals.iter().any(|record| record.kind == KEY_FILE) {
+        return Ok(false);
+    }
+    let Some(key) = key else {
+        return Err(Refusal::malformed(
+            "the nodes of this cluster unseal themselves by a key file: start this one with seal.kind = \"key_file\", too",
+        ));
+    };
+    let seal = KeyFileSeal::new(Secret::new(*key.expose()));
+    let record = record(&seal, root, domain, (1, 1), false, draft.entropy())?;
+    seals.push(SealRecord { node: Some(node.to_uuid()), ..record });
+    put_records(draft, &seals)?;
+    Ok(true)
+}
+
+/// Says of the key file of a node that was alone up to now whose it is.
+///
+/// # Errors
+/// A row cannot be read.
+pub fn bind_key_file(draft: &mut Draft<'_>, node: Id) -> Result<(), Refusal> {
+    let mut seals = draft_records(draft)?;
+    let mut free = seals.iter_mut().filter(|record| record.kind == KEY_FILE && record.node.is_none()).peekable();
+    if free.peek().is_none() {
+        return Ok(());
+    }
+    free.for_each(|record| record.node = Some(node.to_uuid()));
+    put_records(draft, &seals)
+}
+
+/// Takes away what only this node can open.
+///
+/// # Errors
+/// A row cannot be read.
+pub fn remove_node(draft: &mut Draft<'_>, node: Id) -> Result<(), Refusal> {
+    let mut seals = draft_records(draft)?;
+    let before = seals.len();
+    seals.retain(|record| record.node.as_deref() != Some(&node.to_uuid()));
+    if seals.len() == before { Ok(()) } else { put_records(draft, &seals) }
+}
+
+fn draft_records(draft: &mut Draft<'_>) -> Result<Vec<SealRecord>, Refusal> {
+    let Some(opened) = draft.get(Table::Config, SEALS)? else { return Ok(Vec::new()) };
+    serde_json::from_slice(opened.body.expose()).map_err(|error| Refusal::internal(format!("config row: {error}")))
+}
+
+fn put_records(draft: &mut Draft<'_>, seals: &[SealRecord]) -> Result<(), Refusal> {
+    let body = serde_json::to_vec(seals).map_err(|error| Refusal::internal(error.to_string()))?;
+    draft.put(Table::Config, SEALS, Columns::default(), &body)
+}
+
+/// The kind of a seal by a key file.
+const KEY_FILE: &str = "keyfile";
 
 /// Puts a rotated keyring in place of the stored one. The root key is needed, so the caller has unwrapped it by a seal.
 ///

@@ -30,7 +30,7 @@ pub(crate) fn on_a_node(test: impl AsyncFnOnce(&Rc<Worker>, &ManualClock)) {
     let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000_000_000)));
     let entropy = Arc::new(SeededEntropy::new(7));
     let identity = Identity::of_folder(&config.data, &*entropy).unwrap();
-    let raft_id = identity.raft_id();
+    let cluster = Arc::new(crate::cluster::Cluster::of_folder(&config, &identity).unwrap());
     let journal = Arc::new(boot::open_journal(&config, identity).unwrap());
     let store_options = keyward_storage::Options::default();
     let store = Store::open(&config.data.join("state"), &store_options).unwrap();
@@ -41,19 +41,20 @@ pub(crate) fn on_a_node(test: impl AsyncFnOnce(&Rc<Worker>, &ManualClock)) {
     let observer = Applied::new(Arc::clone(&generations), Arc::clone(&sessions), Arc::clone(&outcomes), failed);
     let options = keyward_raft::Options {
         dir: config.data.join("log"),
-        node_id: raft_id,
+        node_id: cluster.number(),
         fresh: Fresh::Found,
         fs: Arc::new(OsFs),
         entropy: entropy.clone(),
         log: keyward_raft::log::Options::default(),
         log_bytes_max: 1 << 20,
-        store: store_options,
         timing: Timing::default(),
+        dialer: Arc::new(keyward_raft::link::Nobody),
+        address: String::new(),
     };
     let node = Node::start(options, store.clone(), Arc::new(observer)).unwrap();
     outcomes.open();
     let barrier = Arc::new(Barrier::new(node, clock.clone(), entropy, generations));
-    let app = Arc::new(App::new(barrier, sessions, config, store, outcomes, Arc::default()));
+    let app = Arc::new(App::new(barrier, cluster, sessions, config, store, outcomes, Arc::default()));
     let worker = Rc::new(Worker::new(Arc::clone(&app)).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {

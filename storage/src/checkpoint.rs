@@ -1,7 +1,10 @@
 //! Moving the write-ahead log into the database.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, ErrorCode};
 
+use crate::store::Place;
 use crate::{Store, StoreError};
 
 /// How far a checkpoint goes.
@@ -31,13 +34,15 @@ pub struct Checkpoint {
 #[derive(Debug)]
 pub struct Checkpointer {
     connection: Connection,
+    /// Keeps the files.
+    _place: Arc<Place>,
     /// Keeps the lock of the database.
     _store: Store,
 }
 
 impl Checkpointer {
-    pub(crate) fn new(connection: Connection, store: Store) -> Self {
-        Self { connection, _store: store }
+    pub(crate) fn new(connection: Connection, place: Arc<Place>, store: Store) -> Self {
+        Self { connection, _place: place, _store: store }
     }
 
     /// Says how the log stands and moves nothing. Cheap: nothing is locked, nothing is read from the disk.

@@ -5,7 +5,7 @@
 //!
 //! One [`Writer`] applies log entries; a [`Reader`] per thread looks things up; a [`Checkpointer`] moves the write-ahead
 //! log into the database in the background. Reading order: [`entry`] (what is applied), [`digest`] (what a row adds to
-//! the sum), [`store`] (the file), `connect` and `migrate` (how it is opened), [`writer`], [`reader`] [`checkpoint`],
+//! the sum), [`store`] (the file), `current` (which one), `connect` and `migrate` (how it is opened), [`writer`], [`reader`] [`checkpoint`],
 //! [`snapshot`].
 
 pub mod error;
@@ -15,6 +15,8 @@ pub mod entry;
 pub mod digest;
 
 pub mod store;
+
+mod current;
 
 mod connect;
 
@@ -40,5 +42,6 @@ pub use digest::row_digest;
 pub use entry::{Content, Entry, Position};
 pub use error::StoreError;
 pub use reader::{Meta, Reader, Verification};
+pub use snapshot::{Snapshot, examine};
 pub use store::{Options, Store};
 pub use writer::Writer;

@@ -9,7 +9,7 @@ use crate::{Options, Store, plan, reader, writer};
 fn hot_statements_use_their_index() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), &Options::default()).unwrap();
-    let connection = connect::open(store.file(), Role::Writer, &Options::default()).unwrap();
+    let connection = connect::open(store.place().file(), Role::Writer, &Options::default()).unwrap();
     let statements = [
         reader::ROW.of(Table::Tokens),
         reader::ROW_WITH_HEAD.of(Table::Secrets),
@@ -50,7 +50,7 @@ fn hot_statements_use_their_index() {
 fn a_statement_is_planned_once_whatever_is_bound() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), &Options::default()).unwrap();
-    let connection = connect::open(store.file(), Role::Reader, &Options::default()).unwrap();
+    let connection = connect::open(store.place().file(), Role::Reader, &Options::default()).unwrap();
     for table in Table::ALL {
         for text in [reader::ROW.of(table), reader::ROW_WITH_HEAD.of(table), plan::STANDING.of(table)] {
             for value in 0..5u8 {

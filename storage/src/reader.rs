@@ -1,18 +1,31 @@
 //! Looking things up.
 
+use std::cell::{Ref, RefCell};
+use std::sync::Arc;
+
 use keyward_model::{Row, StateSum, Table, VersionBlob};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::connect::{self, Role};
 use crate::digest::Parts;
 use crate::sql::{PerTable, per_table};
+use crate::store::Place;
 use crate::{Position, Store, StoreError};
 
-/// A read-only connection: one per thread. Each call sees all that was applied before it.
+/// A read-only connection: one per thread. Each call sees all that was applied before it, also when another state was put
+/// in the place of the one before; what is read between [`Reader::pin`] and [`Reader::unpin`] is of one state.
 #[derive(Debug)]
 pub struct Reader {
+    held: RefCell<Held>,
+    store: Store,
+}
+
+/// A connection to one of the states that a store had.
+#[derive(Debug)]
+struct Held {
     connection: Connection,
-    /// Keeps the lock of the database.
-    _store: Store,
+    /// Keeps the files. WHY: after the connection, so that they go when it is closed.
+    place: Arc<Place>,
 }
 
 /// How far the state is, and what it adds up to.
@@ -40,8 +53,20 @@ pub struct Verification {
 }
 
 impl Reader {
-    pub(crate) fn new(connection: Connection, store: Store) -> Self {
-        Self { connection, _store: store }
+    pub(crate) fn open(store: Store) -> Result<Self, StoreError> {
+        Ok(Self { held: RefCell::new(Held::open(&store)?), store })
+    }
+
+    /// The connection to the state that counts, or to the one that is pinned.
+    fn connection(&self) -> Result<Ref<'_, Connection>, StoreError> {
+        let held = self.held.borrow();
+        if held.place.counts() || !held.connection.is_autocommit() {
+            return Ok(Ref::map(held, |held| &held.connection));
+        }
+        drop(held);
+        let fresh = Held::open(&self.store)?;
+        self.held.replace(fresh);
+        Ok(Ref::map(self.held.borrow(), |held| &held.connection))
     }
 
     /// Opens a read transaction: look-ups until [`Reader::unpin`] see one state, and take no lock each. The state is that
@@ -63,7 +88,7 @@ impl Reader {
 
     fn transaction(&self, statement: &'static str) -> Result<(), StoreError> {
         let failed = |e: rusqlite::Error| StoreError::at("transaction", &[], &e);
-        self.connection.prepare_cached(statement).and_then(|mut begin| begin.execute([])).map(drop).map_err(failed)
+        self.connection()?.prepare_cached(statement).and_then(|mut begin| begin.execute([])).map(drop).map_err(failed)
     }
 
     /// The row under `key`.
@@ -72,7 +97,8 @@ impl Reader {
     /// As all look-ups: [`StoreError`] if the database fails or is damaged.
     pub fn row(&self, table: Table, key: &[u8]) -> Result<Option<Row>, StoreError> {
         let failed = |e: rusqlite::Error| StoreError::at(table.name(), key, &e);
-        let mut statement = self.connection.prepare_cached(ROW.of(table)).map_err(failed)?;
+        let connection = self.connection()?;
+        let mut statement = connection.prepare_cached(ROW.of(table)).map_err(failed)?;
         let mut rows = statement.query([key]).map_err(failed)?;
         let Some(row) = rows.next().map_err(failed)? else { return Ok(None) };
         Ok(Some(owned(key.to_vec(), &parts(row, 0).map_err(failed)?)))
@@ -85,7 +111,8 @@ impl Reader {
     /// As all look-ups.
     pub fn row_with_head(&self, table: Table, key: &[u8]) -> Result<Option<(Row, Option<VersionBlob>)>, StoreError> {
         let failed = |e: rusqlite::Error| StoreError::at(table.name(), key, &e);
-        let mut statement = self.connection.prepare_cached(ROW_WITH_HEAD.of(table)).map_err(failed)?;
+        let connection = self.connection()?;
+        let mut statement = connection.prepare_cached(ROW_WITH_HEAD.of(table)).map_err(failed)?;
         let mut rows = statement.query([key]).map_err(failed)?;
         let Some(row) = rows.next().map_err(failed)? else { return Ok(None) };
         let blob = || -> rusqlite::Result<_> {
@@ -103,7 +130,8 @@ impl Reader {
     /// As all look-ups.
     pub fn version(&self, id: u64) -> Result<Option<VersionBlob>, StoreError> {
         let failed = |e: rusqlite::Error| StoreError::at("versions", &id.to_be_bytes(), &e);
-        let mut statement = self.connection.prepare_cached(VERSION).map_err(failed)?;
+        let connection = self.connection()?;
+        let mut statement = connection.prepare_cached(VERSION).map_err(failed)?;
         statement
             .query_row([id.cast_signed()], |row| Ok(VersionBlob { wrapped: row.get(0)?, payload: row.get(1)? }))
             .optional()
@@ -124,7 +152,8 @@ impl Reader {
         let mut found = Vec::new();
         let from = first(prefix, after);
         let failed = |e: rusqlite::Error| StoreError::at(table.name(), &from, &e);
-        let mut statement = self.connection.prepare_cached(FROM.of(table)).map_err(failed)?;
+        let connection = self.connection()?;
+        let mut statement = connection.prepare_cached(FROM.of(table)).map_err(failed)?;
         let mut rows = statement.query(params![from, bound(limit)]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             let key = key(row).map_err(failed)?;
@@ -142,7 +171,8 @@ impl Reader {
     /// As all look-ups.
     pub fn has_child(&self, table: Table, prefix: &[u8]) -> Result<bool, StoreError> {
         let failed = |e: rusqlite::Error| StoreError::at(table.name(), prefix, &e);
-        let mut statement = self.connection.prepare_cached(FIRST_KEY.of(table)).map_err(failed)?;
+        let connection = self.connection()?;
+        let mut statement = connection.prepare_cached(FIRST_KEY.of(table)).map_err(failed)?;
         let mut rows = statement.query([prefix]).map_err(failed)?;
         let Some(row) = rows.next().map_err(failed)? else { return Ok(false) };
         Ok(key(row).map_err(failed)?.starts_with(prefix))
@@ -154,7 +184,8 @@ impl Reader {
     /// As all look-ups.
     pub fn count(&self, table: Table) -> Result<u64, StoreError> {
         let failed = |e: rusqlite::Error| StoreError::at(table.name(), &[], &e);
-        let mut statement = self.connection.prepare_cached(COUNT.of(table)).map_err(failed)?;
+        let connection = self.connection()?;
+        let mut statement = connection.prepare_cached(COUNT.of(table)).map_err(failed)?;
         statement.query_row([], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned).map_err(failed)
     }
 
@@ -197,7 +228,8 @@ impl Reader {
     /// As all look-ups.
     pub fn versions_after(&self, id: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
         let failed = |e: rusqlite::Error| StoreError::at("versions", &id.to_be_bytes(), &e);
-        let mut statement = self.connection.prepare_cached(VERSIONS_AFTER).map_err(failed)?;
+        let connection = self.connection()?;
+        let mut statement = connection.prepare_cached(VERSIONS_AFTER).map_err(failed)?;
         let rows = statement
             .query_map(params![id.cast_signed(), bound(limit)], |row| {
                 Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?))
@@ -211,7 +243,7 @@ impl Reader {
     /// # Errors
     /// As all look-ups.
     pub fn meta(&self) -> Result<Meta, StoreError> {
-        meta(&self.connection)
+        meta(&*self.connection()?)
     }
 
     /// The last applied membership and where it stood in the log.
@@ -219,7 +251,7 @@ impl Reader {
     /// # Errors
     /// As all look-ups.
     pub fn membership(&self) -> Result<Option<(Position, Vec<u8>)>, StoreError> {
-        membership(&self.connection)
+        membership(&*self.connection()?)
     }
 
     /// Reads every row and adds it up, all in one moment, beside whatever the writer does. Also holds the indexes against
@@ -230,16 +262,17 @@ impl Reader {
     pub fn verify(&self) -> Result<Verification, StoreError> {
         let failed = |e: rusqlite::Error| StoreError::doing("a read transaction", &e);
         // Ends when dropped; there is nothing to commit.
-        let _moment = self.connection.unchecked_transaction().map_err(failed)?;
-        let meta = self.meta()?;
+        let connection = self.connection()?;
+        let _moment = connection.unchecked_transaction().map_err(failed)?;
+        let meta = meta(&connection)?;
         let (mut found, mut rows) = (StateSum::default(), 0);
-        each_digest(&self.connection, |digest| {
+        each_digest(&connection, |digest| {
             found = found.plus(digest);
             rows += 1;
         })?;
         for text in CHECK_INDEXES {
             let failed = |e: rusqlite::Error| StoreError::doing("checking an index", &e);
-            let mut statement = self.connection.prepare_cached(text).map_err(failed)?;
+            let mut statement = connection.prepare_cached(text).map_err(failed)?;
             let answer: String = statement.query_row([], |row| row.get(0)).map_err(failed)?;
             if answer != "ok" {
                 return Err(StoreError::corrupt("sqlite_schema", &[], answer));
@@ -256,7 +289,8 @@ impl Reader {
         from: &[u8],
     ) -> Result<Vec<Row>, StoreError> {
         let failed = |e: rusqlite::Error| StoreError::at(table.name(), from, &e);
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
+        let connection = self.connection()?;
+        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
         let mut rows = statement.query(values).map_err(failed)?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(failed)? {
@@ -264,6 +298,13 @@ impl Reader {
             found.push(owned(key.to_vec(), &parts(row, 1).map_err(failed)?));
         }
         Ok(found)
+    }
+}
+
+impl Held {
+    fn open(store: &Store) -> Result<Self, StoreError> {
+        let place = store.place();
+        Ok(Self { connection: connect::open(place.file(), Role::Reader, store.options())?, place })
     }
 }
 

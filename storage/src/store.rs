@@ -3,11 +3,12 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::connect::{self, Role};
-use crate::{Checkpointer, Reader, StoreError, Writer, migrate, snapshot};
+use crate::current::{Current, discard_state};
+use crate::{Checkpointer, Reader, StoreError, Writer, migrate};
 
 /// The state database of one node, in its directory. Clones are handles of the same one.
 #[derive(Clone, Debug)]
@@ -40,15 +41,70 @@ impl Default for Options {
 
 #[derive(Debug)]
 struct Shared {
-    file: PathBuf,
+    directory: PathBuf,
+    /// The state that counts.
+    place: Mutex<Arc<Place>>,
     options: Options,
     writer_taken: AtomicBool,
     /// Held as long as any handle lives: the process that has it is the only one that writes.
     _lock: File,
 }
 
+/// Where one state is. When another one took its place, its files go with the last that holds it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    file: PathBuf,
+    current: Current,
+    replaced: AtomicBool,
+}
+
+impl Place {
+    /// Readies the database that `current` names in `directory`.
+    pub(crate) fn open(directory: &Path, current: Current, options: &Options) -> Result<Self, StoreError> {
+        let file = current.file(directory);
+        private(&file)?;
+        connect::check_header(&file)?;
+        {
+            let mut connection = connect::open(&file, Role::Writer, options)?;
+            connect::mark(&connection, &file)?;
+            migrate::run(&mut connection, &file)?;
+        }
+        sync_directory(directory)?;
+        Ok(Self { file, current, replaced: AtomicBool::new(false) })
+    }
+
+    /// The database file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Which one it is.
+    pub(crate) fn current(&self) -> &Current {
+        &self.current
+    }
+
+    /// Whether no other state took its place.
+    pub(crate) fn counts(&self) -> bool {
+        !self.replaced.load(Ordering::Acquire)
+    }
+
+    /// The write-ahead log beside the database.
+    pub(crate) fn wal(&self) -> PathBuf {
+        beside(&self.file, "-wal")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.counts() {
+            // What stays is taken away at the next start.
+            drop(discard_state(&self.file));
+        }
+    }
+}
+
 impl Store {
-    /// The database's file name in its directory.
+    /// The database's file name in its directory, before a snapshot was installed.
     pub const FILE: &'static str = "state.db";
 
     /// Opens the database in `directory`, making both if they are not there, and brings its schema up to date.
@@ -61,18 +117,12 @@ impl Store {
             .mode(0o700)
             .create(directory)
             .map_err(|e| StoreError::file("making", directory, &e))?;
-        let file = directory.join(Self::FILE);
-        let lock = lock(&file)?;
-        snapshot::finish_install(&file)?;
-        private(&file)?;
-        connect::check_header(&file)?;
-        {
-            let mut connection = connect::open(&file, Role::Writer, options)?;
-            connect::mark(&connection, &file)?;
-            migrate::run(&mut connection, &file)?;
-        }
-        sync_directory(directory)?;
-        Ok(Self(Arc::new(Shared { file, options: *options, writer_taken: AtomicBool::new(false), _lock: lock })))
+        let lock = lock(&directory.join(Self::FILE))?;
+        let current = Current::read(directory)?;
+        current.clean(directory)?;
+        let place = Mutex::new(Arc::new(Place::open(directory, current, options)?));
+        let (directory, options, writer_taken) = (directory.to_owned(), *options, AtomicBool::new(false));
+        Ok(Self(Arc::new(Shared { directory, place, options, writer_taken, _lock: lock })))
     }
 
     /// The writer. There is one at a time.
@@ -80,11 +130,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::WriterTaken`] while another lives; else what opening a connection gives.
     pub fn writer(&self) -> Result<Writer, StoreError> {
+        let seat = self.take_seat()?;
+        Writer::open(connect::open(seat.place.file(), Role::Writer, self.options())?, seat)
+    }
+
+    /// The right to be the writer, if nobody has it.
+    pub(crate) fn take_seat(&self) -> Result<WriterSeat, StoreError> {
         if self.0.writer_taken.swap(true, Ordering::SeqCst) {
             return Err(StoreError::WriterTaken);
         }
-        let seat = WriterSeat(self.clone());
-        Writer::open(connect::open(self.file(), Role::Writer, self.options())?, seat)
+        Ok(WriterSeat { store: self.clone(), place: self.place() })
     }
 
     /// A reader with a connection of its own: one per thread.
@@ -92,7 +147,7 @@ impl Store {
     /// # Errors
     /// What opening a connection gives.
     pub fn reader(&self) -> Result<Reader, StoreError> {
-        Ok(Reader::new(connect::open(self.file(), Role::Reader, self.options())?, self.clone()))
+        Reader::open(self.clone())
     }
 
     /// A connection for the background thread that moves the write-ahead log into the database.
@@ -100,12 +155,31 @@ impl Store {
     /// # Errors
     /// What opening a connection gives.
     pub fn checkpointer(&self) -> Result<Checkpointer, StoreError> {
-        Ok(Checkpointer::new(connect::open(self.file(), Role::Checkpointer, self.options())?, self.clone()))
+        let place = self.place();
+        let connection = connect::open(place.file(), Role::Checkpointer, self.options())?;
+        Ok(Checkpointer::new(connection, place, self.clone()))
     }
 
-    /// The database file.
-    pub fn file(&self) -> &Path {
-        &self.0.file
+    /// If this state came as a snapshot: the last entry that it held then.
+    pub fn installed(&self) -> Option<u64> {
+        self.place().current.installed()
+    }
+
+    /// The folder.
+    pub fn directory(&self) -> &Path {
+        &self.0.directory
+    }
+
+    /// The state that counts.
+    pub(crate) fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.0.place.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts `place` in the place of the state that counts.
+    pub(crate) fn replace(&self, place: Place) {
+        let mut counting = self.0.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *counting, Arc::new(place));
+        before.replaced.store(true, Ordering::Release);
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -114,22 +188,20 @@ impl Store {
 
     /// Makes the names of the files durable.
     pub(crate) fn sync_names(&self) -> Result<(), StoreError> {
-        self.file().parent().map_or(Ok(()), sync_directory)
-    }
-
-    /// The write-ahead log beside the database.
-    pub(crate) fn wal(&self) -> PathBuf {
-        beside(self.file(), "-wal")
+        sync_directory(self.directory())
     }
 }
 
 /// The right to be the writer; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct WriterSeat(pub(crate) Store);
+pub(crate) struct WriterSeat {
+    pub(crate) store: Store,
+    pub(crate) place: Arc<Place>,
+}
 
 impl Drop for WriterSeat {
     fn drop(&mut self) {
-        self.0.0.writer_taken.store(false, Ordering::SeqCst);
+        self.store.0.writer_taken.store(false, Ordering::SeqCst);
     }
 }
 

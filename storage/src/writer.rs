@@ -31,8 +31,8 @@ impl Writer {
     pub(crate) fn open(connection: Connection, seat: WriterSeat) -> Result<Self, StoreError> {
         let meta = reader::meta(&connection)?;
         let membership = reader::membership(&connection)?;
-        let wal = private(&seat.0.wal())?;
-        seat.0.sync_names()?;
+        let wal = private(&seat.place.wal())?;
+        seat.store.sync_names()?;
         Ok(Self { connection, meta, membership, wal, broken: false, seat })
     }
 
@@ -126,7 +126,7 @@ impl Writer {
         // As much as possible goes into the database itself. What a reader or a full disk holds back stays in the
         // write-ahead log, from which SQLite recovers: syncing that file makes the rest durable, whatever readers do.
         checkpoint::run(&self.connection, Kind::Passive)?;
-        self.wal.sync_data().map_err(|e| StoreError::flush(&self.seat.0.wal(), &e))?;
+        self.wal.sync_data().map_err(|e| StoreError::flush(&self.seat.place.wal(), &e))?;
         self.broken = false;
         Ok(self.meta.applied)
     }
@@ -221,8 +221,8 @@ impl Writer {
 
     /// Empties the write-ahead log when the background thread did not keep up with it.
     fn keep_wal_small(&self) -> Result<(), StoreError> {
-        let size = self.wal.metadata().map_err(|e| StoreError::file("reading", &self.seat.0.wal(), &e))?.len();
-        if size > self.seat.0.options().wal_bytes_max {
+        let size = self.wal.metadata().map_err(|e| StoreError::file("reading", &self.seat.place.wal(), &e))?.len();
+        if size > self.seat.store.options().wal_bytes_max {
             self.move_log(Kind::Truncate)?;
         }
         Ok(())

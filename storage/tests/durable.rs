@@ -10,7 +10,7 @@ use std::path::Path;
 
 use common::{Database, add, put, row};
 use keyward_model::{Change, Outcome, Row, Table};
-use keyward_storage::{Kind, Options, Store, StoreError};
+use keyward_storage::{Kind, Options, Store, StoreError, examine};
 
 /// A database with `commands` commands: each changes a row of four and adds a version.
 fn busy(commands: u64) -> Database {
@@ -174,39 +174,84 @@ fn a_snapshot_is_the_state_and_takes_its_place() {
     let moved_on = db.change(vec![put(Table::Mounts, row(b"m", 1, b"later"))]);
     assert_eq!(moved_on, Outcome::Done);
 
-    assert!(matches!(Store::install(db.folder.path(), &file, &Options::default()), Err(StoreError::InUse { .. })));
+    assert!(matches!(db.store.install(&file), Err(StoreError::WriterTaken)));
     let Database { folder, store, writer } = db;
-    // The process dies here, with a write-ahead log that must not be taken for the new file's.
-    let wal = fs::read(folder.path().join("state.db-wal")).unwrap();
-    drop((store, writer));
-    fs::write(folder.path().join("state.db-wal"), wal).unwrap();
-    let store = Store::install(folder.path(), &file, &Options::default()).unwrap();
-    let reader = store.reader().unwrap();
-    let verified = reader.verify().unwrap();
+    drop(writer);
+    let inside = folder.path().join("arrived");
+    fs::copy(&file, &inside).unwrap();
+    let (seeing, pinned) = (store.reader().unwrap(), store.reader().unwrap());
+    pinned.pin().unwrap();
+    assert!(pinned.row(Table::Mounts, b"m").unwrap().is_some());
+    assert_eq!(examine(&inside, &Options::default()).unwrap().meta, held);
+    store.install(&inside).unwrap();
+
+    let verified = seeing.verify().unwrap();
     assert_eq!((verified.meta, verified.found), (held, held.sum));
-    assert_eq!(reader.row(Table::Mounts, b"m").unwrap(), None);
-    drop(reader);
-    let writer = store.writer().unwrap();
-    let mut db = Database { folder, store, writer };
+    assert_eq!(seeing.row(Table::Mounts, b"m").unwrap(), None);
+    assert!(pinned.row(Table::Mounts, b"m").unwrap().is_some(), "a pinned reader stays in its state");
+    let mut db = Database { folder, writer: store.writer().unwrap(), store };
     assert_eq!(db.change(vec![put(Table::Mounts, row(b"m", 1, b"again"))]), Outcome::Done);
-    let mut names: Vec<_> = fs::read_dir(db.folder.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    assert_eq!(pinned.row(Table::Mounts, b"m").unwrap().unwrap().body, b"later");
+    pinned.unpin().unwrap();
+    // The old state's files go with the last that holds it, and take nothing of the new one along.
+    assert_eq!(pinned.row(Table::Mounts, b"m").unwrap().unwrap().body, b"again");
+    assert_eq!(names(&db.folder), ["state-1.db", "state-1.db-shm", "state-1.db-wal", "state.current", "state.db.lock"]);
+    assert_eq!(db.store.installed(), held.applied.map(|at| at.index));
+    let Database { folder, store, writer } = db;
+    let sum = writer.sum();
+    drop((writer, store, seeing, pinned));
+    let db = Database::open(folder);
+    assert_eq!(db.writer.sum(), sum);
+    assert_eq!(db.store.reader().unwrap().verify().unwrap().found, sum);
+}
+
+fn names(folder: &tempfile::TempDir) -> Vec<String> {
+    let names = fs::read_dir(folder.path()).unwrap();
+    let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["state.db", "state.db-shm", "state.db-wal", "state.db.lock"]);
+    names
 }
 
 #[test]
-fn a_bad_snapshot_leaves_the_old_state() {
+fn an_install_that_was_cut_off_leaves_one_of_the_two_states_whole() {
+    let db = busy(20);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let snapshot = elsewhere.path().join("snapshot.db");
+    let held = db.store.snapshot_into(&snapshot).unwrap();
+    drop(db);
+    // Each step of an install, as a power cut right after it leaves the folder.
+    let steps: [&[(&str, &[u8])]; 4] =
+        [&[], &[("state.current.new", b"1 1")], &[("state.current.new", b"1 19\n")], &[("state.current", b"1 19\n")]];
+    for (number, files) in (0..).zip(steps) {
+        let old = busy(7);
+        let Database { folder, store, writer } = old;
+        let sum = writer.sum();
+        drop((store, writer));
+        fs::copy(&snapshot, folder.path().join("state-1.db")).unwrap();
+        for (name, bytes) in files {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let after = Database::open(folder);
+        let verified = after.store.reader().unwrap().verify().unwrap();
+        let expected = if number == 3 { held.sum } else { sum };
+        assert_eq!((verified.found, verified.meta.sum), (expected, expected), "step {number}");
+        let file = if number == 3 { "state-1.db" } else { "state.db" };
+        let others = names(&after.folder).into_iter().filter(|name| name.ends_with(".db") && name != file);
+        assert_eq!(others.count(), 0, "step {number}");
+    }
+    let damaged = tempfile::tempdir().unwrap();
+    fs::write(damaged.path().join("state.current"), b"1").unwrap();
+    assert!(matches!(Store::open(damaged.path(), &Options::default()), Err(StoreError::Foreign { .. })));
+}
+
+#[test]
+fn a_bad_snapshot_is_known() {
     let mut db = busy(9);
     db.change(vec![put(Table::Mounts, row(b"m", 1, b"MARKER"))]);
     let elsewhere = tempfile::tempdir().unwrap();
     let file = elsewhere.path().join("snapshot.db");
     db.store.snapshot_into(&file).unwrap();
     let held = db.store.reader().unwrap().meta().unwrap();
-    let Database { folder, store, writer } = db;
-    drop((store, writer));
     let good = fs::read(&file).unwrap();
     let at = good.windows(6).position(|window| window == b"MARKER").unwrap();
     let cut = good[..good.len() / 2].to_vec();
@@ -214,11 +259,10 @@ fn a_bad_snapshot_leaves_the_old_state() {
         let mut bad = good.clone();
         bad[at] ^= 1;
         fs::write(&file, &bad).unwrap();
-        assert!(Store::install(folder.path(), &file, &Options::default()).is_err(), "{at}");
+        assert!(examine(&file, &Options::default()).is_err(), "{at}");
     }
     fs::write(&file, cut).unwrap();
-    assert!(Store::install(folder.path(), &file, &Options::default()).is_err());
-    let db = Database::open(folder);
+    assert!(examine(&file, &Options::default()).is_err());
     assert_eq!(db.store.reader().unwrap().meta().unwrap(), held);
 }
 

@@ -48,7 +48,10 @@ impl Disk {
         let mut disk = Self { holder, user, folder: folder.to_owned() };
         let mut said = [0; 8];
         if disk.holder.stdout.as_mut().unwrap().read_exact(&mut said).is_ok() {
-            return fs::read_dir(disk.seen()).map(|_| disk).map_err(|error| format!("looking at it: {error}"));
+            fs::read_dir(disk.seen()).map_err(|error| format!("looking at it: {error}"))?;
+            let entered = disk.command(Path::new("true")).output().map_err(|error| format!("nsenter: {error}"))?;
+            let said = String::from_utf8_lossy(&entered.stderr).trim().to_owned();
+            return if entered.status.success() { Ok(disk) } else { Err(said) };
         }
         let mut said = String::new();
         disk.holder.stderr.as_mut().unwrap().read_to_string(&mut said).ok();
@@ -120,7 +123,9 @@ impl Disk {
 
     fn resize(&self, size: &str) -> bool {
         let mut mount = self.command(Path::new("mount"));
-        mount.args(["-o", &format!("remount,size={size}")]).arg(&self.folder).stderr(Stdio::null());
+        // With device and type named, no option that the mount has already is given again: some are not ours to give.
+        mount.args(["-t", "tmpfs", "-o", &format!("remount,size={size}"), "keyward"]).arg(&self.folder);
+        mount.stderr(Stdio::null());
         mount.status().unwrap().success()
     }
 }

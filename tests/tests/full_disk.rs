@@ -1,7 +1,13 @@
 //! A disk that runs full under load stops nobody: writes are refused with what to do, reads go on, and when there is space
 //! again writes go on by themselves. What was acknowledged is there, whatever ends the process meanwhile.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;

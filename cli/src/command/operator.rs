@@ -1,4 +1,6 @@
-//! `operator`: the life of the seal and the keyring.
+//! `operator`: the life of the seal, the keyring and the cluster.
+
+pub(crate) mod cluster;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -21,6 +23,16 @@ pub(crate) enum Command {
     Rotate,
     /// Show the term of the key that encrypts, since when, and how often it was used
     KeyStatus,
+    /// Make a token that lets one new node into the cluster
+    JoinToken(cluster::JoinToken),
+    /// Show the nodes of the cluster: who leads, who keeps up, whose certificate ends when
+    Members,
+    /// Take a node out of the cluster
+    Remove(cluster::Remove),
+    /// Let a node vote that joined and only listens yet, without waiting for it to settle
+    Promote(cluster::Member),
+    /// Let another node lead
+    StepDown,
 }
 
 /// How the key is shared out.
@@ -69,6 +81,11 @@ pub(crate) fn run(session: &mut Session, command: &Command) -> Result<(), CliErr
         }
         Command::Rotate => rotate(session),
         Command::KeyStatus => key_status(session),
+        Command::JoinToken(arguments) => cluster::join_token(session, arguments),
+        Command::Members => cluster::members(session),
+        Command::Remove(arguments) => cluster::remove(session, arguments),
+        Command::Promote(arguments) => cluster::promote(session, arguments),
+        Command::StepDown => cluster::step_down(session),
     }
 }
 

@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use keyward_server::boot::{self, Dev, Running};
+use keyward_server::clock::{OsEntropy, SystemClock};
+use keyward_server::cluster::join::guest;
 use keyward_server::config::{Config, Durability, SealKind, Tls};
 use keyward_server::{build, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 use crate::env::{Environment, LocalServer};
 use crate::error::CliError;
+use crate::input;
 
 /// Start a server. Without anything else: durable, in ./keyward-data, with TLS and a key file that unseals it
 #[derive(Debug, clap::Args)]
@@ -33,6 +37,16 @@ pub(crate) struct Arguments {
     /// What opens a new installation: key_file, shamir or passphrase
     #[arg(long, value_name = "KIND", value_parser = ["key_file", "shamir", "passphrase"])]
     seal: Option<String>,
+    /// Join the cluster that made this token (`keyward operator join-token`); `-` reads it from standard input. The data
+    /// folder must be empty
+    #[arg(long, value_name = "TOKEN", conflicts_with = "dev")]
+    join: Option<String>,
+    /// What people call this node [default: the host's name]
+    #[arg(long, value_name = "NAME", conflicts_with = "dev")]
+    name: Option<String>,
+    /// Where to listen for other nodes of the cluster [default: as --listen, with the next port]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address, conflicts_with = "dev")]
+    node_listen: Option<SocketAddr>,
     /// For development: in memory, plain HTTP on loopback, initialised and unsealed, `secret/` a KV v2 mount
     #[arg(long)]
     dev: bool,
@@ -86,11 +100,29 @@ pub(crate) fn run(environment: &Environment, arguments: Arguments) -> Result<(),
         greet_dev(&running);
         return until_stopped(running);
     }
+    let token = arguments.join.clone();
     let config = settle(arguments)?;
+    if let Some(token) = token {
+        join(&config, &token)?;
+    }
     let running = boot::start(config, None).map_err(failed)?;
     leave_hint(environment, &running);
     greet(&running);
     until_stopped(running)
+}
+
+/// Makes the empty data folder one of a member.
+fn join(config: &Config, token: &str) -> Result<(), CliError> {
+    config.check().map_err(|error| CliError::Server(error.to_string()))?;
+    let token = match token {
+        "-" => input::secret("join token")?,
+        given => Zeroizing::new(given.to_owned()),
+    };
+    guest::join(config, &token, &SystemClock, &OsEntropy).map_err(|error| CliError::Server(error.to_string()))?;
+    say(
+        "This node was let into the cluster. It gets a copy of everything now, and votes once it has kept up for a while.\n",
+    );
+    Ok(())
 }
 
 /// Flags over the file over the defaults.
@@ -107,6 +139,12 @@ fn settle(arguments: Arguments) -> Result<Config, CliError> {
     }
     if arguments.plain {
         config.listen.tls = Tls::Plain;
+    }
+    if arguments.name.is_some() {
+        config.cluster.node_name = arguments.name;
+    }
+    if arguments.node_listen.is_some() {
+        config.cluster.listen = arguments.node_listen;
     }
     match arguments.seal.as_deref() {
         Some("shamir") => config.seal.kind = SealKind::Shamir,
@@ -226,6 +264,7 @@ fn greet(running: &Running) {
         text += &format!("Certificate authority for clients: {}\n", data.join("tls").join("ca.pem").display());
     }
     text += match (initialised, app.barrier.is_sealed()) {
+        (false, _) if app.cluster.trust().is_some() => "Waiting for the state of the cluster.\n",
         (false, _) => {
             "\nThis is a new installation. In another terminal:\n\
              \x20 keyward operator init                    # makes the keys; shows the root token once\n\

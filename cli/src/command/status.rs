@@ -1,10 +1,12 @@
-//! `status`: one look at the seal. Exit code 0 unsealed, 2 sealed, 1 no answer.
+//! `status`: one look at the seal, and at the members where there are several. Exit code 0 unsealed, 2 sealed, 1 no answer.
 
 use serde_json::{Value, json};
 
 use super::Session;
+use super::operator::cluster;
 use crate::client::Client;
 use crate::error::CliError;
+use crate::output::Format;
 
 /// No arguments of its own.
 #[derive(clap::Args, Debug)]
@@ -27,6 +29,11 @@ pub(crate) fn run(session: &mut Session, _: &Arguments) -> Result<(), CliError> 
     let sealed = status["sealed"].as_bool().unwrap_or(true);
     let leader = if sealed { Value::Null } else { leader(&client) };
     show(session, &status, &leader)?;
+    let rows = cluster::rows(&leader);
+    if rows.len() > 1 && session.output.format() == Format::Table && session.output.field().is_none() {
+        session.output.text("\n")?;
+        session.output.rows(&leader, cluster::HEADERS, &rows)?;
+    }
     if sealed { Err(CliError::Quiet(2)) } else { Ok(()) }
 }
 
@@ -65,9 +72,16 @@ pub(crate) fn show(session: &mut Session, status: &Value, leader: &Value) -> Res
     session.output.rows(&document, &["Key", "Value"], &rows)
 }
 
-/// Who leads. Best effort: the status is worth showing without it.
+/// Who leads, and the members. Best effort: the status is worth showing without it.
 fn leader(client: &Client) -> Value {
-    client.get("sys/leader", &[]).ok().flatten().map_or(Value::Null, |answer| answer.body)
+    let mut leader = client.get("sys/leader", &[]).ok().flatten().map_or(Value::Null, |answer| answer.body);
+    // Only for who may see them: a refusal is no reason to show nothing.
+    if client.target().token.is_some()
+        && let (Some(leader), Ok(Some(answer))) = (leader.as_object_mut(), client.get("sys/cluster/members", &[]))
+    {
+        leader.insert("members".into(), answer.body["data"]["members"].clone());
+    }
+    leader
 }
 
 fn mode(leader: &Value) -> Value {

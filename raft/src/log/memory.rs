@@ -172,6 +172,11 @@ impl Memory {
         places
     }
 
+    /// Whether the entries from `index` on are in the tail.
+    pub(super) fn is_at_hand(&self, index: u64) -> bool {
+        index >= self.tail_first
+    }
+
     fn there(&self, index: u64) -> Option<Place> {
         let slot = self.slots.get(usize::try_from(index.checked_sub(self.first)?).ok()?)?;
         let segment = self.segments.get(usize::try_from(slot.seq.checked_sub(self.segments.front()?.seq)?).ok()?)?;

@@ -250,6 +250,11 @@ impl Log {
         read.inspect_err(|error| self.0.shared.fail(&error.to_string()))
     }
 
+    /// Whether the entries from `index` on are in memory.
+    pub fn is_at_hand(&self, index: u64) -> bool {
+        self.0.shared.memory().is_at_hand(index)
+    }
+
     /// The node's vote.
     pub fn vote(&self) -> Option<Vote> {
         self.0.shared.memory().vote

@@ -177,23 +177,11 @@ impl Record {
     fn encode(&self, out: &mut Vec<u8>) -> u8 {
         match self {
             Self::Entry(entry) => {
-                put_log_id(out, &entry.log_id);
-                match &entry.payload {
-                    EntryPayload::Blank => out.push(0),
-                    EntryPayload::Normal(batch) => {
-                        out.push(1);
-                        out.extend_from_slice(batch.bytes());
-                    }
-                    EntryPayload::Membership(membership) => {
-                        out.push(2);
-                        out.extend_from_slice(&encode_membership(membership));
-                    }
-                }
+                put_entry(out, entry);
                 1
             }
             Self::Vote(vote) => {
-                put_u64s(out, &[vote.leader_id.term, vote.leader_id.node_id]);
-                out.push(u8::from(vote.committed));
+                put_vote(out, vote);
                 2
             }
             Self::Truncate(from) => {
@@ -215,30 +203,27 @@ impl Record {
 fn decode(kind: u8, body: &[u8]) -> Option<Record> {
     let mut fields = Fields(body);
     let record = match kind {
-        1 => {
-            let log_id = fields.log_id()?;
-            let payload = match fields.u8()? {
-                0 => EntryPayload::Blank,
-                1 => EntryPayload::Normal(Batch::new(Bytes::copy_from_slice(std::mem::take(&mut fields.0)))),
-                2 => EntryPayload::Membership(decode_membership(std::mem::take(&mut fields.0))?),
-                _ => return None,
-            };
-            Record::Entry(Entry { log_id, payload })
-        }
-        2 => {
-            let (term, node) = (fields.u64()?, fields.u64()?);
-            Record::Vote(match fields.u8()? {
-                0 => Vote::new(term, node),
-                1 => Vote::new_committed(term, node),
-                _ => return None,
-            })
-        }
+        1 => Record::Entry(decode_entry(std::mem::take(&mut fields.0), Bytes::copy_from_slice)?),
+        2 => Record::Vote(fields.vote()?),
         3 => Record::Truncate(fields.u64()?),
         4 => Record::Committed(fields.log_id()?),
         5 => Record::Purge(fields.log_id()?),
         _ => return None,
     };
     fields.0.is_empty().then_some(record)
+}
+
+/// Reads what [`put_entry`] wrote; `keep` makes a batch's own bytes of those it gets.
+pub(crate) fn decode_entry(bytes: &[u8], keep: impl FnOnce(&[u8]) -> Bytes) -> Option<Entry> {
+    let mut fields = Fields(bytes);
+    let log_id = fields.log_id()?;
+    let payload = match (fields.u8()?, fields.0) {
+        (0, []) => EntryPayload::Blank,
+        (1, batch) => EntryPayload::Normal(Batch::new(keep(batch))),
+        (2, membership) => EntryPayload::Membership(decode_membership(membership)?),
+        _ => return None,
+    };
+    Some(Entry { log_id, payload })
 }
 
 /// A membership as bytes: format, sets of voters, nodes with their addresses.
@@ -296,49 +281,84 @@ fn checksum(head: &[u8; HEAD_BYTES], body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, body)
 }
 
-fn put_u64s(out: &mut Vec<u8>, numbers: &[u64]) {
+/// Appends an entry: log id, kind, what it carries.
+pub(crate) fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    put_log_id(out, &entry.log_id);
+    match &entry.payload {
+        EntryPayload::Blank => out.push(0),
+        EntryPayload::Normal(batch) => {
+            out.push(1);
+            out.extend_from_slice(batch.bytes());
+        }
+        EntryPayload::Membership(membership) => {
+            out.push(2);
+            out.extend_from_slice(&encode_membership(membership));
+        }
+    }
+}
+
+/// Appends a vote: term, node, whether it won.
+pub(crate) fn put_vote(out: &mut Vec<u8>, vote: &Vote) {
+    put_u64s(out, &[vote.leader_id.term, vote.leader_id.node_id]);
+    out.push(u8::from(vote.committed));
+}
+
+pub(crate) fn put_u64s(out: &mut Vec<u8>, numbers: &[u64]) {
     numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
 }
 
-fn put_log_id(out: &mut Vec<u8>, id: &LogId) {
+pub(crate) fn put_log_id(out: &mut Vec<u8>, id: &LogId) {
     put_u64s(out, &[id.index, id.leader_id.term, id.leader_id.node_id]);
 }
 
 /// Takes fields off the front of bytes.
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    pub(super) fn take(&mut self, size: usize) -> Option<&'a [u8]> {
+    pub(crate) fn take(&mut self, size: usize) -> Option<&'a [u8]> {
         let (field, rest) = self.0.split_at_checked(size)?;
         self.0 = rest;
         Some(field)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (field, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*field)
     }
 
-    pub(super) fn u8(&mut self) -> Option<u8> {
+    pub(crate) fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub(super) fn u16(&mut self) -> Option<u16> {
+    pub(crate) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Option<u64> {
+    pub(crate) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    pub(super) fn log_id(&mut self) -> Option<LogId> {
+    pub(crate) fn log_id(&mut self) -> Option<LogId> {
         let (index, term, node) = (self.u64()?, self.u64()?, self.u64()?);
         Some(log_id(term, node, index))
+    }
+
+    pub(crate) fn vote(&mut self) -> Option<Vote> {
+        let (term, node) = (self.u64()?, self.u64()?);
+        Some(if self.flag()? { Vote::new_committed(term, node) } else { Vote::new(term, node) })
+    }
+
+    pub(crate) fn flag(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
     }
 }
 

@@ -324,8 +324,11 @@ fn a_close_does_not_wait_for_space_and_loses_nothing_that_was_acknowledged() {
     let (sender, receiver) = mpsc::channel();
     let append = |index| {
         let sender = sender.clone();
-        log.append(vec![entry(1, index, 1000)], Box::new(move |result| drop(sender.send((index, result.is_ok())))))
-            .unwrap();
+        log.append(
+            vec![entry(1, index, 1000)],
+            Box::new(move |result| sender.send((index, result.is_ok())).unwrap_or(())),
+        )
+        .unwrap();
     };
     append(0);
     receiver.recv().unwrap();

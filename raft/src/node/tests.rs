@@ -1,12 +1,15 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use keyward_model::{Id, SeededEntropy, StateSum, Timestamp};
 use tempfile::TempDir;
 
 use super::*;
 use crate::fs::sim::{Fault, Loss, SimFs};
+use crate::link::Nobody;
+use crate::log;
+use crate::options::{Fresh, Timing};
 
 /// Counts what it is told.
 #[derive(Default)]
@@ -27,6 +30,8 @@ impl Observer for Told {
         self.asked.fetch_add(1, Ordering::SeqCst);
         if self.keeps.load(Ordering::SeqCst) { Err(io::Error::other("not durable yet")) } else { Ok(()) }
     }
+
+    fn replaced(&self, _store: &Store) {}
 
     fn failed(&self, error: &str) {
         self.failures.lock().unwrap().push(error.to_owned());
@@ -52,8 +57,9 @@ fn start_with(fs: &SimFs, dir: &Path, told: &Arc<Told>, log_bytes_max: u64) -> R
         entropy: Arc::new(SeededEntropy::new(fs.steps())),
         log: log::Options { segment_bytes: 64 << 10, reserve_bytes: 16 << 10, ..log::Options::default() },
         log_bytes_max,
-        store: keyward_storage::Options::default(),
         timing: Timing::default(),
+        dialer: Arc::new(Nobody),
+        address: String::new(),
     };
     let store = Store::open(dir, &keyward_storage::Options::default())?;
     Node::start(options, store, Arc::clone(told) as Arc<dyn Observer>)

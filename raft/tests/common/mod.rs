@@ -3,12 +3,14 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is test code")]
 
+pub mod net;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use keyward_model::{Change, Command, Id, Outcome, Row, SeededEntropy, StateSum, Table, Timestamp};
 use keyward_raft::{Fresh, Observer, Options, Timing, fs::OsFs, log};
-use keyward_storage::{Position, Reader, row_digest};
+use keyward_storage::{Position, Reader, Store, row_digest};
 
 /// Small segments, so that they roll.
 pub fn options(dir: &Path) -> Options {
@@ -20,8 +22,9 @@ pub fn options(dir: &Path) -> Options {
         entropy: Arc::new(SeededEntropy::new(3)),
         log: log::Options { segment_bytes: 128 << 10, ..log::Options::default() },
         log_bytes_max: 256 << 10,
-        store: keyward_storage::Options::default(),
         timing: Timing::default(),
+        dialer: Arc::new(keyward_raft::link::Nobody),
+        address: String::new(),
     }
 }
 
@@ -80,6 +83,19 @@ pub fn rows(reader: &Reader) -> u64 {
     count
 }
 
+/// Changes a state behind everyone's back, such that it is whole in itself.
+pub fn forge(folder: &Path) {
+    let store = Store::open(folder, &keyward_storage::Options::default()).unwrap();
+    let sum = store.reader().unwrap().meta().unwrap().sum;
+    drop(store);
+    let row = Row { key: b"forged".to_vec(), rev: 1, group: Vec::new(), due: None, head: None, body: vec![6] };
+    let sum = sum.plus(row_digest(Table::Policies, &row));
+    let connection = rusqlite::Connection::open(folder.join(Store::FILE)).unwrap();
+    let insert = "INSERT INTO policies(key, rev, grp, due, head, body) VALUES (?1, 1, ?2, NULL, NULL, ?3)";
+    connection.execute(insert, (row.key, row.group, row.body)).unwrap();
+    connection.execute("UPDATE applied SET sum = ?1", [sum.to_bytes()]).unwrap();
+}
+
 /// Remembers what it was told.
 #[derive(Default)]
 pub struct Seen(Mutex<Vec<(Position, Vec<Outcome>)>>);
@@ -101,6 +117,8 @@ impl Observer for Seen {
     fn applied(&self, position: Position, commands: &[(Command, Outcome)]) {
         self.0.lock().unwrap().push((position, commands.iter().map(|(_, outcome)| *outcome).collect()));
     }
+
+    fn replaced(&self, _store: &Store) {}
 
     fn failed(&self, error: &str) {
         panic!("the node failed: {error}");

@@ -203,7 +203,7 @@ async fn open(context: &Context<'_>, seal: Box<dyn Seal>, recovery: bool) -> Res
     let app = std::sync::Arc::clone(&context.worker.app);
     let opened = tokio::task::spawn_blocking(move || {
         let reader = app.store.reader().map_err(|_| OpenError::Unreadable)?;
-        seal::open(&reader, &*seal, recovery)
+        seal::open(&reader, &*seal, recovery, app.cluster.node())
     })
     .await
     .map_err(|error| Refusal::internal(format!("unseal: {error}")))?;

@@ -26,6 +26,8 @@ pub mod wrapping;
 
 pub mod keyring;
 
+pub mod cluster;
+
 pub mod capabilities;
 
 pub mod tools;
@@ -162,7 +164,9 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         return native::act(context, call).await;
     }
     match context.request.path.as_str() {
-        "sys/health" | "sys/seal-status" | "sys/leader" | "sys/step-down" => return status::act(context),
+        "sys/health" | "sys/seal-status" | "sys/leader" => return status::act(context),
+        "sys/step-down" if context.request.operation == Operation::Update => return cluster::step_down(context).await,
+        "sys/step-down" => return Err(Refusal::UnknownVerb),
         "sys/init" | "sys/unseal" | "sys/seal" => return init::act(context).await,
         _ => {}
     }
@@ -197,6 +201,7 @@ async fn system(context: &Context<'_>) -> Result<Answer, Refusal> {
         "capabilities" | "capabilities-self" | "capabilities-accessor" => capabilities::act(context),
         "key-status" | "rotate" => keyring::act(context).await,
         "tools" => tools::act(context),
+        "cluster" => cluster::act(context).await,
         _ => status::act(context),
     }
 }

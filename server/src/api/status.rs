@@ -1,10 +1,9 @@
 //! Status of the node: `sys/health`, `sys/seal-status`, `sys/leader`, `sys/ha-status`, and other reads of an operator.
 
-use keyward_model::event::EventKind;
 use keyward_policy::Operation;
 use serde_json::{Value, json};
 
-use super::{Context, init};
+use super::Context;
 use crate::app::Worker;
 use crate::build;
 use crate::http::answer::Answer;
@@ -22,8 +21,6 @@ pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         "sys/seal-status" if read => Ok(Answer::bare(200, &seal_status(context.worker)?)),
         "sys/leader" if read => Ok(Answer::bare(200, &leader(context.worker))),
         "sys/health" | "sys/seal-status" | "sys/leader" => Err(Refusal::UnknownVerb),
-        "sys/step-down" if context.request.operation == Operation::Update => step_down(context),
-        "sys/step-down" => Err(Refusal::UnknownVerb),
         "sys/ha-status" if read => Ok(Answer::injected(&ha_status(context.worker))),
         "sys/audit-key" if read => Ok(Answer::injected(&audit_key(context.worker))),
         "sys/config/cors" if read => Ok(Answer::injected(&json!({ "enabled": false }))),
@@ -131,16 +128,6 @@ fn leader(worker: &Worker) -> Value {
         "raft_committed_index": status.committed.unwrap_or(0),
         "raft_applied_index": status.applied.unwrap_or(0),
     })
-}
-
-/// Alone there is nobody to step down for. Only an operator may ask, since with others there will be; sealed, nothing is
-/// left to protect.
-fn step_down(context: &Context<'_>) -> Result<Answer, Refusal> {
-    context.note(|facts| facts.set(EventKind::SysConfig, "administer", "system"));
-    if !context.worker.app.barrier.is_sealed() {
-        init::demand_operator(context)?;
-    }
-    Ok(Answer::no_content())
 }
 
 /// What a verifier of the audit trail needs: the stream of this node and the public key that its checkpoints are signed with.

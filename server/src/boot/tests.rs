@@ -15,7 +15,7 @@ fn config(folder: &Path) -> Config {
 }
 
 /// One exchange on a connection of its own.
-fn ask(address: SocketAddr, token: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+pub(crate) fn ask(address: SocketAddr, token: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
     let mut stream = TcpStream::connect(address).unwrap();
     let length = body.len();
     write!(

@@ -28,6 +28,8 @@ use super::request::{Early, Face, Head, Request};
 use super::tls::Acceptor;
 use crate::api::native;
 use crate::app::{App, Worker};
+use crate::cluster::join;
+use crate::cluster::listener::{Knock, Visitor};
 use crate::refusal::Refusal;
 use crate::{jobs, pep};
 
@@ -85,7 +87,9 @@ pub fn run(serving: &Serving, listener: std::net::TcpListener) -> io::Result<()>
 async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let begun = Rc::clone(&worker.begun);
+    let mut doorbell = serving.app.cluster.doorbell();
     if serving.runs_jobs {
+        drop(tokio::task::spawn_local(jobs::members::run(Rc::clone(&worker), serving.stop.clone())));
         drop(tokio::task::spawn_local(jobs::run(Rc::clone(&worker), serving.tls.clone(), serving.stop.clone())));
     }
     let mut stop = serving.stop.clone();
@@ -101,6 +105,10 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
                     continue;
                 }
             },
+            Some(knock) = doorbell.recv() => {
+                drop(tokio::task::spawn_local(visit(Rc::clone(&worker), knock)));
+                continue;
+            }
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let Some(seat) = serving.gate.seat() else {
@@ -133,6 +141,16 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
     };
     drop(tokio::time::timeout(STOP_TIMEOUT, all_ended).await);
     Ok(())
+}
+
+/// Somebody who came through the node port.
+async fn visit(worker: Rc<Worker>, knock: Knock) {
+    let Some(trust) = worker.app.cluster.trust() else { return };
+    match knock.admit(&trust).await {
+        Ok(Visitor::Joining(connection)) => join::host::serve(&worker, connection).await,
+        Ok(Visitor::Forwarding(connection)) => drop(connection),
+        Err(error) => tracing::debug!(error = %error, "a connection to the node port was closed"),
+    }
 }
 
 async fn connection<S>(

@@ -7,6 +7,8 @@ pub mod rewrap;
 
 pub mod closing;
 
+pub mod members;
+
 use std::rc::Rc;
 use std::time::Duration;
 

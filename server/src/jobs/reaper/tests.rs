@@ -1,4 +1,4 @@
-use keyward_model::{Id, Secret};
+use keyward_model::Secret;
 
 use super::*;
 use crate::authn::token::{Token, TokenKind};
@@ -8,13 +8,16 @@ fn key(worker: &Worker, name: &str) -> [u8; 32] {
     token::key_of(&worker.app.barrier.keyring().unwrap(), name)
 }
 
+fn facts(worker: &Worker) -> RefCell<Facts> {
+    RefCell::new(Facts::of_server(&worker.app.barrier))
+}
+
 /// Tokens named `name-0` … `name-<count - 1>` below `parent`, alive for `ttl_s` seconds.
 async fn issue(worker: &Worker, name: &str, count: usize, parent: &str, ttl_s: Option<i64>) {
-    let barrier = &worker.app.barrier;
     let parent = key(worker, parent);
     for start in (0..count).step_by(200) {
-        barrier
-            .write(&worker.snapshots, Id::random(barrier.entropy()), &[], |draft| {
+        worker
+            .write(&facts(worker), |draft| {
                 for number in start..count.min(start + 200) {
                     let now = draft.now();
                     let policies = vec!["default".into()];
@@ -40,7 +43,6 @@ fn lives(worker: &Worker, name: &str) -> bool {
 #[test]
 fn a_large_family_ends_at_once_and_goes_in_steps() {
     on_a_node(async |worker, _| {
-        let barrier = &worker.app.barrier;
         issue(worker, "parent", 1, "root", None).await;
         issue(worker, "child", 700, "parent-0", None).await;
         issue(worker, "grandchild", 3, "child-699", Some(3600)).await;
@@ -48,10 +50,7 @@ fn a_large_family_ends_at_once_and_goes_in_steps() {
         let before = worker.reader().count(Table::Tokens).unwrap();
 
         let parent = key(worker, "parent-0");
-        let (revoked, _) = barrier
-            .write(&worker.snapshots, Id::random(barrier.entropy()), &[], |draft| token::revoke_tree(draft, &parent))
-            .await
-            .unwrap();
+        let (revoked, _) = worker.write(&facts(worker), |draft| token::revoke_tree(draft, &parent)).await.unwrap();
         assert_eq!(revoked, ());
         for name in ["parent-0", "child-0", "child-699", "grandchild-0", "grandchild-2"] {
             assert!(!lives(worker, name), "{name}");
@@ -75,7 +74,6 @@ fn a_large_family_ends_at_once_and_goes_in_steps() {
 #[test]
 fn a_token_ends_with_the_first_of_its_ancestors_and_is_renewed_with_it() {
     on_a_node(async |worker, clock| {
-        let barrier = &worker.app.barrier;
         issue(worker, "a", 1, "root", Some(3600)).await;
         issue(worker, "b", 1, "a-0", None).await;
         issue(worker, "c", 1, "b-0", Some(7200)).await;
@@ -85,8 +83,8 @@ fn a_token_ends_with_the_first_of_its_ancestors_and_is_renewed_with_it() {
         assert!(!lives(worker, "c-0"), "also when it is remembered");
         for (more, alive) in [(60, true), (0, false)] {
             let key = key(worker, "a-0");
-            barrier
-                .write(&worker.snapshots, Id::random(barrier.entropy()), &[], |draft| {
+            worker
+                .write(&facts(worker), |draft| {
                     let (mut token, parent) = token::get(draft, &key)?.unwrap();
                     token.expires = Some(draft.now().plus_seconds(more));
                     token::put(draft, &key, &token, &parent)
@@ -103,12 +101,11 @@ fn a_token_ends_with_the_first_of_its_ancestors_and_is_renewed_with_it() {
 #[test]
 fn a_cubbyhole_goes_with_its_token() {
     on_a_node(async |worker, clock| {
-        let barrier = &worker.app.barrier;
         let secret = Secret::new("t-0".to_owned());
         issue(worker, "t", 1, "root", Some(5)).await;
         let key = key(worker, secret.expose());
-        barrier
-            .write(&worker.snapshots, Id::random(barrier.entropy()), &[], |draft| {
+        worker
+            .write(&facts(worker), |draft| {
                 let (token, _) = token::get(draft, &key)?.unwrap();
                 let tree = crate::engine::tree::Tree { mount: token.cubbyhole, leaves: Table::Entries };
                 for path in ["x", "f/y", "f/g/z"] {

@@ -1,0 +1,225 @@
+//! How members and leader are changed: one change at a time, each by joint consensus.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{BasicNode, ChangeMembers, Instant as _, Raft};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
+
+use crate::link::Board;
+use crate::machine::Machine;
+use crate::roster::{Member, Role, Roster};
+use crate::types::Types;
+
+/// How long a change may take.
+const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// How long one voter is given to take over.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
+/// Whoever was not heard for so long is not asked to take over unless by name.
+const SILENT_MS: u64 = 250;
+
+/// Why the members or the leader did not change as asked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Another node leads, or none; nothing changed.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// The node that leads, if one is known.
+        leader: Option<u64>,
+    },
+    /// No such member; nothing changed.
+    #[error("node {node:016x} is not a member")]
+    NotMember {
+        /// The node.
+        node: u64,
+    },
+    /// The last voter cannot go; nothing changed.
+    #[error("node {node:016x} is the only voter")]
+    LastVoter {
+        /// The node.
+        node: u64,
+    },
+    /// It did not happen in time. It may still happen: look at the members before asking again.
+    #[error("the change did not come to an end in time")]
+    Timeout,
+    /// It was refused; nothing changed.
+    #[error("{0}")]
+    Refused(String),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopped,
+}
+
+/// Makes changes. Lives on the raft thread.
+pub(crate) struct Changes {
+    raft: Raft<Types, Machine>,
+    roster: Arc<Roster>,
+    board: Arc<Board>,
+    turn: Mutex<()>,
+}
+
+impl Changes {
+    pub(crate) fn new(raft: Raft<Types, Machine>, roster: Arc<Roster>, board: Arc<Board>) -> Self {
+        Self { raft, roster, board, turn: Mutex::new(()) }
+    }
+
+    pub(crate) async fn add_learner(&self, node: u64, address: String) -> Result<(), ChangeError> {
+        if let Some(member) = self.member(node) {
+            return match member.address == address {
+                true => Ok(()),
+                false => Err(ChangeError::Refused(format!("node {node:016x} is a member with another address"))),
+            };
+        }
+        self.change(ChangeMembers::AddNodes(BTreeMap::from([(node, BasicNode::new(address))]))).await
+    }
+
+    pub(crate) async fn promote(&self, node: u64) -> Result<(), ChangeError> {
+        match self.member(node).map(|member| member.role) {
+            None => Err(ChangeError::NotMember { node }),
+            Some(Role::Voter) => self.settle().await,
+            Some(Role::Learner) => self.change(ChangeMembers::AddVoterIds(BTreeSet::from([node]))).await,
+        }
+    }
+
+    pub(crate) async fn remove(&self, node: u64) -> Result<(), ChangeError> {
+        let members = members(&self.raft);
+        let Some(member) = members.iter().find(|member| member.node == node) else { return self.settle().await };
+        let gone = BTreeSet::from([node]);
+        match member.role {
+            Role::Learner => self.change(ChangeMembers::RemoveNodes(gone)).await,
+            Role::Voter if members.iter().filter(|member| member.role == Role::Voter).count() == 1 => {
+                Err(ChangeError::LastVoter { node })
+            }
+            Role::Voter if node == self.roster.node_id() => {
+                // The next leader does it, with this one no longer in a place where its going would leave a gap.
+                self.hand_over(None).await?;
+                Err(ChangeError::NotLeader { leader: self.roster.leader() })
+            }
+            Role::Voter => self.change(ChangeMembers::RemoveVoters(gone)).await,
+        }
+    }
+
+    pub(crate) async fn readdress(&self, node: u64, address: String) -> Result<(), ChangeError> {
+        match self.member(node) {
+            None => Err(ChangeError::NotMember { node }),
+            Some(member) if member.address == address => Ok(()),
+            Some(_) => self.change(ChangeMembers::SetNodes(BTreeMap::from([(node, BasicNode::new(address))]))).await,
+        }
+    }
+
+    /// Finishes a change that a leader before left half done.
+    pub(crate) async fn settle(&self) -> Result<(), ChangeError> {
+        let joint = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.membership().get_joint_config().len() > 1
+        };
+        if joint { self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await } else { Ok(()) }
+    }
+
+    pub(crate) async fn hand_over(&self, to: Option<u64>) -> Result<(), ChangeError> {
+        let mut leadership = self.roster.leadership();
+        for candidate in self.candidates(to)? {
+            let leading = *leadership.borrow_and_update();
+            if !leading.leads {
+                break;
+            }
+            self.raft.trigger().transfer_leader(candidate).await.map_err(|_| ChangeError::Stopped)?;
+            let other = leadership.wait_for(|now| !now.leads && now.leader.is_some());
+            match timeout_at(Instant::now() + TAKE_OVER_MAX, other).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(_)) => return Err(ChangeError::Stopped),
+                Err(_) => {}
+            }
+        }
+        if self.roster.leads() { Err(ChangeError::Timeout) } else { Ok(()) }
+    }
+
+    /// Whom to ask to take over, the one that has most first.
+    fn candidates(&self, to: Option<u64>) -> Result<Vec<u64>, ChangeError> {
+        if !self.roster.leads() {
+            return Err(ChangeError::NotLeader { leader: self.roster.leader() });
+        }
+        let own = self.roster.node_id();
+        let mut voters = members(&self.raft);
+        voters.retain(|member| member.role == Role::Voter && member.node != own);
+        if let Some(node) = to {
+            let known = node == own || voters.iter().any(|voter| voter.node == node);
+            return if known { Ok(vec![node]) } else { Err(ChangeError::NotMember { node }) };
+        }
+        if voters.is_empty() {
+            return Err(ChangeError::LastVoter { node: own });
+        }
+        voters.retain(|voter| voter.heard_ms.is_some_and(|ms| ms < SILENT_MS));
+        voters.sort_by_key(|voter| std::cmp::Reverse(voter.matched));
+        Ok(voters.into_iter().map(|voter| voter.node).collect())
+    }
+
+    fn member(&self, node: u64) -> Option<Member> {
+        members(&self.raft).into_iter().find(|member| member.node == node)
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), ChangeError> {
+        let until = Instant::now() + CHANGE_MAX;
+        let changing = async {
+            let _turn = self.turn.lock().await;
+            let _change = self.roster.change();
+            loop {
+                // What a removed voter leaves behind must not stay as a learner.
+                match self.raft.change_membership(change.clone(), false).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) => self.wait_or_fail(error).await?,
+                }
+            }
+        };
+        let changed = timeout_at(until, changing).await.unwrap_or(Err(ChangeError::Timeout));
+        self.roster.take(&self.raft, &self.board);
+        changed
+    }
+
+    /// Waits until the change before is committed, if that is all that was in the way.
+    async fn wait_or_fail(&self, error: RaftError<Types, ClientWriteError<Types>>) -> Result<(), ChangeError> {
+        match error {
+            RaftError::Fatal(_) => Err(ChangeError::Stopped),
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+                Err(ChangeError::NotLeader { leader: forward.leader_id })
+            }
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => {
+                let mut metrics = self.raft.server_metrics();
+                let pending = {
+                    let now = metrics.borrow_watched();
+                    now.membership_config.log_id() != now.committed_membership_config.log_id()
+                };
+                if pending && metrics.changed().await.is_err() {
+                    return Err(ChangeError::Stopped);
+                }
+                Ok(())
+            }
+            RaftError::APIError(error) => Err(ChangeError::Refused(error.to_string())),
+        }
+    }
+}
+
+/// Who takes part, as `raft` knows it.
+pub(crate) fn members(raft: &Raft<Types, Machine>) -> Vec<Member> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+    let matched = |node| metrics.replication.as_ref()?.get(&node)?.map(|id| id.index);
+    let heard = |node| {
+        let elapsed = metrics.heartbeat.as_ref()?.get(&node)?.as_ref()?.elapsed();
+        Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    };
+    let member = |(id, node): (&u64, &BasicNode)| Member {
+        node: *id,
+        address: node.addr.clone(),
+        role: if voters.contains(id) { Role::Voter } else { Role::Learner },
+        matched: matched(*id),
+        heard_ms: heard(*id),
+    };
+    metrics.membership_config.nodes().map(member).collect()
+}

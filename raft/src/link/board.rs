@@ -1,0 +1,135 @@
+//! All links of a node: those it made and those that came in, one of each lane per node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use super::Dialer;
+use super::call::{Link, Target};
+use super::message::{Hello, Lane, VERSION, VERSION_MIN};
+
+/// The links of a node. Lives on the raft thread.
+pub(crate) struct Board {
+    node_id: u64,
+    dialer: Arc<dyn Dialer>,
+    beat: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Members and their addresses.
+    book: BTreeMap<u64, String>,
+    /// The index of the membership that says so.
+    membership_index: u64,
+    /// Who was a member and is no more, as far as this node has seen.
+    departed: BTreeSet<u64>,
+    made: BTreeMap<(u64, Lane), (String, Link)>,
+    taken: BTreeMap<(u64, Lane), AbortHandle>,
+}
+
+impl Board {
+    /// No links yet.
+    pub(crate) fn new(node_id: u64, dialer: Arc<dyn Dialer>, beat: Duration) -> Self {
+        Self { node_id, dialer, beat, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How to reach other nodes.
+    pub(crate) fn dialer(&self) -> &dyn Dialer {
+        &*self.dialer
+    }
+
+    /// The greeting for `node`.
+    pub(crate) fn hello(&self, to: u64, lane: Lane) -> Hello {
+        let state = self.state();
+        let member_since = if state.book.contains_key(&self.node_id) { state.membership_index } else { 0 };
+        drop(state);
+        Hello { versions: (VERSION_MIN, VERSION), lane, from: self.node_id, to, member_since }
+    }
+
+    /// The link of `lane` to `node`, which is where the members' book says, or else at `address`. `None` if it is known
+    /// nowhere, or was removed.
+    pub(crate) fn link(self: &Arc<Self>, node: u64, lane: Lane, address: Option<&str>) -> Option<Link> {
+        let address = self.address(node, address)?;
+        let mut state = self.state();
+        if let Some((_, link)) = state.made.get(&(node, lane)).filter(|(at, _)| *at == address) {
+            return Some(link.clone());
+        }
+        let (board, own) = (Arc::downgrade(self), self.node_id);
+        let hello = move || match board.upgrade() {
+            Some(board) => board.hello(node, lane),
+            None => Hello { versions: (VERSION_MIN, VERSION), lane, from: own, to: node, member_since: 0 },
+        };
+        let dialer = Arc::clone(&self.dialer);
+        let link = Link::new(Target { dialer, address: address.clone(), hello: Box::new(hello), beat: self.beat });
+        if let Some((_, before)) = state.made.insert((node, lane), (address, link.clone())) {
+            before.close();
+        }
+        Some(link)
+    }
+
+    /// Where `node` is: where the members' book says, or else at `otherwise`.
+    pub(crate) fn address(&self, node: u64, otherwise: Option<&str>) -> Option<String> {
+        let state = self.state();
+        let address = state.book.get(&node).map(String::as_str).or(otherwise)?;
+        (!state.departed.contains(&node)).then(|| address.to_owned())
+    }
+
+    /// Whether a link from `node` is welcome: it is a member; or this node knows no members; or the other knows of a newer
+    /// membership, by which it is one. A node that was removed knows only of an older one.
+    pub(crate) fn admits(&self, node: u64, member_since: u64) -> bool {
+        let state = self.state();
+        let is_member =
+            state.book.is_empty() || state.book.contains_key(&node) || member_since > state.membership_index;
+        is_member && !state.departed.contains(&node)
+    }
+
+    /// Notes a link that came in, and ends the one that it replaces.
+    pub(crate) fn take(&self, node: u64, lane: Lane, task: AbortHandle) {
+        let mut state = self.state();
+        for ((_, _), (_, link)) in state.made.range((node, Lane::Log)..=(node, Lane::Snapshot)) {
+            link.wake();
+        }
+        if let Some(before) = state.taken.insert((node, lane), task) {
+            before.abort();
+        }
+    }
+
+    /// Notes who the members are, and ends the links of those who were and are no more.
+    pub(crate) fn keep(&self, book: BTreeMap<u64, String>, membership_index: u64) {
+        let mut state = self.state();
+        let gone: Vec<u64> = state.book.keys().filter(|node| !book.contains_key(node)).copied().collect();
+        for node in gone {
+            state.close(node);
+            state.departed.insert(node);
+        }
+        // A membership that was not committed may have been taken back, and may come again.
+        state.departed.retain(|node| !book.contains_key(node));
+        let readdressed: Vec<(u64, Lane)> = state
+            .made
+            .iter()
+            .filter(|((node, _), (address, _))| book.get(node).is_some_and(|now| now != address))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in readdressed {
+            state.made.remove(&key).iter().for_each(|(_, link)| link.close());
+        }
+        state.membership_index = membership_index;
+        state.book = book;
+    }
+}
+
+impl State {
+    fn close(&mut self, node: u64) {
+        for lane in [Lane::Log, Lane::Beat, Lane::Snapshot] {
+            self.made.remove(&(node, lane)).iter().for_each(|(_, link)| link.close());
+            self.taken.remove(&(node, lane)).iter().for_each(AbortHandle::abort);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Who takes part and who leads, for everyone to see: kept by a task on the raft thread, read by anyone.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::Raft;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::link::Board;
+use crate::machine::Machine;
+use crate::types::Types;
+
+/// A node that takes part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its id.
+    pub node: u64,
+    /// Where other nodes reach it.
+    pub address: String,
+    /// What its word counts for.
+    pub role: Role,
+    /// The last entry that it is known to have, durably. Known to the leader alone.
+    pub matched: Option<u64>,
+    /// Milliseconds since it last answered. Known to the leader alone; `None` before the first answer.
+    pub heard_ms: Option<u64>,
+}
+
+/// What a member's word counts for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It votes, and its copy counts.
+    Voter,
+    /// It gets everything and counts for nothing.
+    Learner,
+}
+
+/// Who leads, as this node sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leadership {
+    /// The term it is in.
+    pub term: u64,
+    /// The node that leads, if one is known.
+    pub leader: Option<u64>,
+    /// Whether it is this one.
+    pub leads: bool,
+}
+
+/// What is known of members and leader.
+pub(crate) struct Roster {
+    node_id: u64,
+    alone: AtomicBool,
+    leads: AtomicBool,
+    campaigns: AtomicBool,
+    leadership: watch::Sender<Leadership>,
+    /// Changes under way. While there are any, this node is not alone.
+    changes: AtomicUsize,
+    sole_voter: AtomicBool,
+    began: Instant,
+    /// When a leader was last heard, in milliseconds after `began`.
+    heard_ms: AtomicU64,
+    /// How long a leader may be silent.
+    silence_max: Duration,
+    woken: Notify,
+    /// Held while it is judged whether this node is alone.
+    judging: Mutex<()>,
+}
+
+impl Roster {
+    /// Nobody yet. A leader that is silent for longer than `silence_max` is none.
+    pub(crate) fn new(node_id: u64, silence_max: Duration) -> Self {
+        Self {
+            node_id,
+            alone: AtomicBool::new(false),
+            leads: AtomicBool::new(false),
+            campaigns: AtomicBool::new(true),
+            leadership: watch::Sender::new(Leadership::default()),
+            changes: AtomicUsize::new(0),
+            sole_voter: AtomicBool::new(false),
+            began: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            silence_max,
+            woken: Notify::new(),
+            judging: Mutex::new(()),
+        }
+    }
+
+    /// A roster of one that leads.
+    #[cfg(test)]
+    pub(crate) fn leading() -> Self {
+        let roster = Self::new(1, Duration::ZERO);
+        roster.leads.store(true, Ordering::Release);
+        roster
+    }
+
+    /// This node.
+    pub(crate) fn node_id(&self) -> u64 {
+        self.node_id
+    }
+
+    /// Whether this node is the only voter, leads, and no change of that is under way.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Acquire)
+    }
+
+    /// Whether this node leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.leads.load(Ordering::Acquire)
+    }
+
+    /// Whether this node may stand for election.
+    pub(crate) fn campaigns(&self) -> bool {
+        self.campaigns.load(Ordering::Acquire)
+    }
+
+    /// Sets whether this node may stand for election.
+    pub(crate) fn set_campaigns(&self, may: bool) {
+        self.campaigns.store(may, Ordering::Release);
+    }
+
+    /// The node that leads, if one is known.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        self.leadership.borrow().leader
+    }
+
+    /// Who leads, from now on.
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    /// Until it is dropped, this node is not alone: another voter may be about to come.
+    pub(crate) fn change(self: &Arc<Self>) -> Change {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.judge();
+        Change(Arc::clone(self))
+    }
+
+    /// Somebody who leads, or thinks so, gave a sign of life.
+    pub(crate) fn hear(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.store(now, Ordering::Release);
+        if !self.leads() && self.leader().is_none() {
+            self.woken.notify_one();
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Acquire));
+        self.began.elapsed().saturating_sub(heard) > self.silence_max
+    }
+
+    /// Takes over what the library says, whenever it changes. A leader that fell silent counts as none.
+    pub(crate) async fn follow(self: Arc<Self>, raft: Raft<Types, Machine>, board: Arc<Board>) {
+        let mut metrics = raft.server_metrics();
+        loop {
+            let follows = !self.leads() && self.leader().is_some();
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() {
+                    return;
+                },
+                () = self.woken.notified() => {}
+                () = tokio::time::sleep(self.silence_max / 2), if follows => {}
+            }
+            self.take(&raft, &board);
+        }
+    }
+
+    /// Takes over what the library says now. Links of those who are no longer members end.
+    pub(crate) fn take(&self, raft: &Raft<Types, Machine>, board: &Board) {
+        let metrics = raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let (members, committed) = (&metrics.membership_config, &metrics.committed_membership_config);
+        let book = members.nodes().map(|(id, node)| (*id, node.addr.clone())).collect();
+        board.keep(book, members.log_id().as_ref().map_or(0, |id| id.index));
+        // A membership that is not committed may be taken back.
+        let settled = members.log_id() == committed.log_id();
+        self.sole_voter.store(settled && members.voter_ids().eq([self.node_id]), Ordering::Release);
+        let leads = metrics.current_leader == Some(self.node_id);
+        self.leads.store(leads, Ordering::Release);
+        self.judge();
+        let leader = metrics.current_leader.filter(|_| leads || !self.is_silent());
+        let leadership = Leadership { term: metrics.vote.leader_id.term, leader, leads };
+        self.leadership.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
+    }
+
+    fn judge(&self) {
+        let _judging = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        let sole_voter = self.sole_voter.load(Ordering::Acquire);
+        let alone = sole_voter && self.leads() && self.changes.load(Ordering::Acquire) == 0;
+        self.alone.store(alone, Ordering::Release);
+    }
+}
+
+/// A change of the members that is under way.
+pub(crate) struct Change(Arc<Roster>);
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        self.0.changes.fetch_sub(1, Ordering::AcqRel);
+        self.0.judge();
+    }
+}

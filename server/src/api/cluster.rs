@@ -1,0 +1,281 @@
+//! The members of the cluster: `sys/cluster/…`, and `sys/step-down`.
+
+use keyward_model::Id;
+use keyward_model::event::EventKind;
+use keyward_policy::Operation;
+use keyward_raft::{ChangeError, Member, Role};
+use serde_json::{Value, json};
+
+use super::{Context, init};
+use crate::app::Worker;
+use crate::cluster::authority::fingerprint;
+use crate::cluster::renewal;
+use crate::cluster::rows::{self, NodeRow, TOKENS_MAX};
+use crate::cluster::token::{JoinToken, TTL_S_MAX};
+use crate::config::is_node_name;
+use crate::http::answer::Answer;
+use crate::identity::raft_id;
+use crate::refusal::Refusal;
+use crate::seal;
+
+/// Whoever was not heard for so long does not count for a majority.
+const SILENT_MS: u64 = 2000;
+
+/// Answers the family.
+///
+/// # Errors
+/// What the endpoint refuses; no such path or verb.
+pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.note(|facts| facts.object = Some("cluster member"));
+    let rest = context.rest().strip_prefix("cluster/").unwrap_or_default();
+    let operation = context.request.operation;
+    let changes = matches!(operation, Operation::Create | Operation::Update);
+    match rest.split('/').collect::<Vec<_>>()[..] {
+        ["join-token"] if changes => join_token(context).await,
+        ["members"] if operation == Operation::Read => members(context),
+        ["members", node] if operation == Operation::Delete => remove(context, number(node)?).await,
+        ["members", node, "promote"] if changes => promote(context, number(node)?).await,
+        ["join-token"] | ["members"] | ["members", _] | ["members", _, "promote"] => Err(Refusal::UnsupportedOperation),
+        _ => Err(Refusal::UnsupportedPath),
+    }
+}
+
+/// A member by its id, or by the number that Raft knows it by.
+fn number(text: &str) -> Result<u64, Refusal> {
+    let short = || u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16);
+    Id::from_uuid(text)
+        .map(raft_id)
+        .or_else(short)
+        .ok_or_else(|| Refusal::malformed("a member is named by its id, as `keyward operator members` shows it"))
+}
+
+async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.note(|facts| facts.object = Some("join token"));
+    let ttl_s = context.params.duration("ttl")?.filter(|ttl_s| *ttl_s != 0).unwrap_or(TTL_S_MAX);
+    if !(1..=TTL_S_MAX).contains(&ttl_s) {
+        return Err(Refusal::malformed(format!("`ttl` must be from 1 s to {TTL_S_MAX} s")));
+    }
+    let name = context.params.string("name")?.filter(|name| !name.is_empty()).map(|name| name.into_owned());
+    if name.as_deref().is_some_and(|name| !is_node_name(name)) {
+        return Err(Refusal::malformed("`name` must be 1 to 64 of letters, digits, `.`, `-` and `_`"));
+    }
+    let worker = context.worker;
+    let app = &worker.app;
+    renewal::found(worker).await?;
+    let keys = context.keys()?;
+    let installation = seal::installation(context.reader())?.ok_or(Refusal::Sealed)?;
+    let trust = app.cluster.trust().ok_or_else(|| Refusal::internal("a cluster without a certificate"))?;
+    let mut addresses = vec![app.cluster.address()?];
+    addresses.extend(rows::nodes(context.reader())?.into_iter().map(|(_, row)| row.node_address));
+    addresses = unique(addresses);
+    let (entropy, expires) = (app.barrier.entropy(), app.barrier.now().plus_seconds(ttl_s));
+    let token = JoinToken::draw(
+        installation.cluster,
+        fingerprint(trust.authority()),
+        addresses.clone(),
+        expires,
+        name,
+        entropy,
+    );
+    let row = token.to_row(keys.domain(), &keys.root, entropy);
+    context
+        .write(|draft| {
+            if rows::draft_tokens(draft)? >= TOKENS_MAX {
+                return Err(Refusal::malformed(format!(
+                    "{TOKENS_MAX} join tokens wait already; they end by themselves"
+                )));
+            }
+            rows::put_token(draft, token.id, &row)
+        })
+        .await?;
+    let text = token.text().map_err(|error| Refusal::internal(error.to_string()))?;
+    Ok(Answer::data(&json!({
+        "join_token": text.expose(),
+        "expires": expires.rfc3339(),
+        "ttl": ttl_s,
+        "addresses": addresses,
+        "name": token.name,
+    })))
+}
+
+fn unique(addresses: Vec<String>) -> Vec<String> {
+    let mut out: Vec<String> = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !out.contains(&address) {
+            out.push(address);
+        }
+    }
+    out
+}
+
+fn members(context: &Context<'_>) -> Result<Answer, Refusal> {
+    let members = list(context.worker)?;
+    let leadership = *context.worker.app.barrier.node().leadership().borrow();
+    Ok(Answer::data(&json!({
+        "members": members,
+        "leader": leadership.leader.map(hex_number),
+        "term": leadership.term,
+    })))
+}
+
+fn hex_number(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+/// All members: those that Raft has, and those that it is about to get.
+///
+/// # Errors
+/// The rows cannot be read.
+pub fn list(worker: &Worker) -> Result<Vec<Value>, Refusal> {
+    let app = &worker.app;
+    let node = app.barrier.node();
+    let (rows, members) = (rows::nodes(worker.reader())?, node.members());
+    let status = node.status();
+    let mut numbers: Vec<u64> = rows.iter().map(|(number, _)| *number).collect();
+    numbers.extend(members.iter().map(|member| member.node));
+    numbers.sort_unstable();
+    numbers.dedup();
+    let describe = |number: u64| {
+        let row = rows.iter().find(|(known, _)| *known == number).map(|(_, row)| row);
+        let member = members.iter().find(|member| member.node == number);
+        describe(worker, number, row, member, (status.leader, status.committed))
+    };
+    Ok(numbers.into_iter().map(describe).collect())
+}
+
+fn describe(
+    worker: &Worker,
+    number: u64,
+    row: Option<&NodeRow>,
+    member: Option<&Member>,
+    (leader, committed): (Option<u64>, Option<u64>),
+) -> Value {
+    let cluster = &worker.app.cluster;
+    let is_self = number == cluster.number();
+    let role = match (row, member) {
+        (Some(_), None) => "joining",
+        (None, Some(_)) if !is_self => "leaving",
+        (_, Some(Member { role: Role::Voter, .. })) => "voter",
+        (_, Some(Member { role: Role::Learner, .. })) => "learner",
+        (None, None) => "gone",
+    };
+    let matched = member.and_then(|member| member.matched);
+    json!({
+        "id": row.map(|row| row.node.to_uuid()).or_else(|| is_self.then(|| cluster.node().to_uuid())),
+        "raft_id": hex_number(number),
+        "name": row.map(|row| row.name.as_str()).or(is_self.then_some(cluster.name())),
+        "role": role,
+        "leader": leader == Some(number),
+        "self": is_self,
+        "node_address": row.map(|row| row.node_address.as_str()).or(member.map(|member| member.address.as_str())),
+        "api_address": row.map(|row| row.api_address.clone()).or_else(|| is_self.then(|| worker.app.address())),
+        // Only the leader knows how far the others are.
+        "lag": committed.zip(matched).map(|(committed, matched)| committed.saturating_sub(matched)),
+        "last_heard_ms": member.and_then(|member| member.heard_ms),
+        "joined": row.map(|row| row.joined.rfc3339()),
+        "certificate_until": row.map(|row| row.certificate_until.rfc3339()),
+    })
+}
+
+async fn remove(context: &Context<'_>, number: u64) -> Result<Answer, Refusal> {
+    let app = &context.worker.app;
+    if number == app.cluster.number() {
+        return Err(Refusal::malformed(
+            "this node leads: let another one lead first (`keyward operator step-down`), then remove it",
+        ));
+    }
+    let members = app.barrier.node().members();
+    let force = context.params.bool("force")?.unwrap_or(false);
+    if !force && breaks_majority(number, app.cluster.number(), &members) {
+        return Err(Refusal::malformed(
+            "too few of the voters that would be left were heard of lately: the cluster would stop\n\
+             bring another one back first, or remove this one with `force` if you know better",
+        ));
+    }
+    let removed = context
+        .write(|draft| {
+            let Some(row) = rows::draft_node(draft, number)? else { return Ok(false) };
+            seal::remove_node(draft, row.node)?;
+            draft.remove(keyward_model::Table::Config, &rows::node_key(number))?;
+            Ok(true)
+        })
+        .await?;
+    if !removed {
+        return Err(Refusal::AbsentBecause("there is no such member".into()));
+    }
+    app.cluster.nudge();
+    Ok(Answer::no_content())
+}
+
+/// Whether the voters without `gone` that answer would be less than a majority of the voters without it.
+fn breaks_majority(gone: u64, me: u64, members: &[Member]) -> bool {
+    let is_voter = |number: u64| members.iter().any(|member| member.node == number && member.role == Role::Voter);
+    if !is_voter(gone) {
+        return false;
+    }
+    let left: Vec<_> = members.iter().filter(|member| member.role == Role::Voter && member.node != gone).collect();
+    let answers = |member: &&&Member| member.node == me || member.heard_ms.is_some_and(|heard| heard <= SILENT_MS);
+    left.iter().filter(answers).count() <= left.len() / 2
+}
+
+async fn promote(context: &Context<'_>, number: u64) -> Result<Answer, Refusal> {
+    let barrier = &context.worker.app.barrier;
+    barrier.node().promote(number).await.map_err(change)?;
+    Ok(Answer::no_content())
+}
+
+/// Lets another node lead. Alone there is nobody to step down for. Only an operator may ask; sealed, nothing is left to
+/// protect.
+///
+/// # Errors
+/// Not an operator, or nobody can take over.
+pub async fn step_down(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.note(|facts| facts.set(EventKind::SysConfig, "administer", "system"));
+    let barrier = &context.worker.app.barrier;
+    if !barrier.is_sealed() {
+        init::demand_operator(context)?;
+    }
+    if !barrier.node().is_alone() {
+        barrier.node().hand_over(None).await.map_err(change)?;
+    }
+    Ok(Answer::no_content())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+fn change(error: ChangeError) -> Refusal {
+    match error {
+        ChangeError::NotMember { .. } => Refusal::AbsentBecause("there is no such member".into()),
+        ChangeError::NotLeader { .. } => Refusal::Unavailable("this node does not lead (any more); try again".into()),
+        ChangeError::Timeout | ChangeError::Stopped => Refusal::Unavailable(error.to_string().into()),
+        ChangeError::LastVoter { .. } | ChangeError::Refused(_) => Refusal::malformed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn voter(node: u64, heard_ms: Option<u64>) -> Member {
+        Member { node, address: String::new(), role: Role::Voter, matched: None, heard_ms }
+    }
+
+    #[test]
+    fn a_removal_that_would_stop_the_cluster_is_seen() {
+        let (up, down) = (Some(10), Some(60_000));
+        let three = [voter(1, None), voter(2, up), voter(3, down)];
+        assert!(!breaks_majority(3, 1, &three), "the one that is gone may go");
+        assert!(breaks_majority(2, 1, &three), "one of two that are left answers");
+        assert!(!breaks_majority(9, 1, &three), "who does not vote is not missed");
+        assert!(!breaks_majority(2, 1, &[voter(1, None), voter(2, down)]));
+    }
+
+    #[test]
+    fn members_are_named_by_id_or_number() {
+        let id = Id([0xab; 16]);
+        assert_eq!(number(&id.to_uuid()).unwrap(), raft_id(id));
+        assert_eq!(number("abababababababab").unwrap(), raft_id(id));
+        for wrong in ["", "two", "ab", "../x"] {
+            assert!(number(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! A node's own certificate: key pair, request, and the files that keep it.
+//!
+//! In `cluster/` of the data folder: `node.pem` (certificate and private key together, replaced as a whole) and `ca.pem`
+//! (the authority that nodes of this cluster trust). A new certificate comes with a new key.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use keyward_model::{Id, Secret};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::{authority, names};
+use crate::files;
+
+/// A node that has a key and asks for a certificate.
+pub struct Applicant {
+    key: KeyPair,
+    csr: Vec<u8>,
+}
+
+/// A certificate with its key, ready for use.
+#[derive(Clone)]
+pub struct Held {
+    /// The certificate, its key, and the authority's certificate behind it.
+    pub certified: Arc<CertifiedKey>,
+    /// What it says.
+    pub facts: Facts,
+}
+
+/// What the certificate of a node says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// The node's cluster.
+    pub cluster: Id,
+    /// The number that Raft knows the node by.
+    pub number: u64,
+    /// Good from this second on.
+    pub from_s: i64,
+    /// Good until this second.
+    pub until_s: i64,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file or an answer does not hold what it should.
+    #[error("{0}")]
+    Content(String),
+}
+
+impl Applicant {
+    /// Draws a key pair.
+    ///
+    /// # Errors
+    /// The library refused.
+    pub fn new() -> Result<Self, CertificateError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(content)?;
+        let csr = authority::empty().serialize_request(&key).map_err(content)?.der().to_vec();
+        Ok(Self { key, csr })
+    }
+
+    /// The request: the public key, signed with its private key, and nothing else.
+    pub fn csr(&self) -> &[u8] {
+        &self.csr
+    }
+
+    /// Takes the certificate that was issued. It must be one for this key.
+    ///
+    /// # Errors
+    /// It is for another key, or not a node's.
+    pub fn receive(self, leaf: CertificateDer<'static>, ca: CertificateDer<'static>) -> Result<Held, CertificateError> {
+        let key = PrivateKeyDer::try_from(self.key.serialize_der())
+            .map_err(|error| CertificateError::Content(error.to_owned()))?;
+        Held::new(leaf, ca, key)
+    }
+
+    /// The file that keeps a certificate that was issued for this key.
+    pub fn file(&self, leaf: &CertificateDer<'_>) -> Secret<String> {
+        let key = Secret::new(self.key.serialize_pem());
+        Secret::new(format!("{}{}", key.expose(), authority::pem(leaf)))
+    }
+}
+
+impl std::fmt::Debug for Applicant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Applicant").finish_non_exhaustive()
+    }
+}
+
+impl Held {
+    fn new(
+        leaf: CertificateDer<'static>,
+        ca: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, CertificateError> {
+        let facts =
+            Facts::of(&leaf).ok_or_else(|| CertificateError::Content("the certificate is not one of a node".into()))?;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let certified = CertifiedKey::from_der(vec![leaf, ca], key, &provider).map_err(content)?;
+        Ok(Self { certified: Arc::new(certified), facts })
+    }
+
+    /// Reads certificate and key from the folder; `None` if there are none.
+    ///
+    /// # Errors
+    /// [`CertificateError`] with the file and what is wrong.
+    pub fn read(folder: &Path) -> Result<Option<(Self, CertificateDer<'static>)>, CertificateError> {
+        let (leaf_file, ca_file) = (folder.join(LEAF), folder.join(CA));
+        let pem = match fs::read(&leaf_file) {
+            Ok(pem) => Secret::new(pem),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(CertificateError::File { path: leaf_file, source }),
+        };
+        let wrong = |path: &Path, why: &dyn std::fmt::Display| {
+            CertificateError::Content(format!(
+                "{}: {why}\nput the file back from a backup, or remove this node from the cluster and let it join anew",
+                path.display()
+            ))
+        };
+        let leaf = CertificateDer::from_pem_slice(pem.expose()).map_err(|error| wrong(&leaf_file, &error))?;
+        let key = PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|error| wrong(&leaf_file, &error))?;
+        let ca = CertificateDer::from_pem_file(&ca_file).map_err(|error| wrong(&ca_file, &error))?;
+        let held = Self::new(leaf, ca.clone(), key).map_err(|error| wrong(&leaf_file, &error))?;
+        Ok(Some((held, ca)))
+    }
+
+    /// Whether a third of its time or less is left, or it is not good yet: the clock was set back.
+    pub fn is_due(&self, now_s: i64) -> bool {
+        let Facts { from_s, until_s, .. } = self.facts;
+        let issued_s = from_s + authority::SKEW_S;
+        now_s < from_s || now_s >= issued_s + (until_s - issued_s) * 2 / 3
+    }
+
+    /// Whether less than an eighth of its time is left: too little to wait for somebody else.
+    pub fn is_pressing(&self, now_s: i64) -> bool {
+        let Facts { from_s, until_s, .. } = self.facts;
+        now_s < from_s || until_s - now_s < authority::LEAF_S / 8
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Held").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+impl Facts {
+    /// Reads the certificate of a node, which somebody verified before; `None` if it is none of a node.
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (rest, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let alternative = parsed.subject_alternative_name().ok()??;
+        let mut found = alternative.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) => names::parse(name),
+            _ => None,
+        });
+        let (Some((cluster, number)), None) = (found.next(), found.next()) else { return None };
+        let validity = parsed.validity();
+        let (from_s, until_s) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+        rest.is_empty().then_some(Self { cluster, number, from_s, until_s })
+    }
+}
+
+/// Puts certificate and key in place of the old ones.
+///
+/// # Errors
+/// The file cannot be written; the old content is in place.
+pub fn keep(folder: &Path, file: &Secret<String>) -> Result<(), CertificateError> {
+    write(&folder.join(LEAF), file.expose().as_bytes())
+}
+
+/// Puts the authority's certificate in place.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn keep_authority(folder: &Path, ca: &CertificateDer<'_>) -> Result<(), CertificateError> {
+    write(&folder.join(CA), authority::pem(ca).as_bytes())
+}
+
+fn write(path: &Path, text: &[u8]) -> Result<(), CertificateError> {
+    files::write_private(path, text).map_err(|source| CertificateError::File { path: path.to_owned(), source })
+}
+
+fn content(error: impl std::fmt::Display) -> CertificateError {
+    CertificateError::Content(error.to_string())
+}
+
+/// Certificate and private key of this node.
+const LEAF: &str = "node.pem";
+/// The authority of this cluster's nodes.
+const CA: &str = "ca.pem";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::authority::{Authority, LEAF_S, Subject};
+
+    const NOW: i64 = 1_800_000_000;
+    const SUBJECT: Subject = Subject { cluster: Id([1; 16]), node: Id([2; 16]), number: 7, incarnation: 1 };
+
+    #[test]
+    fn a_certificate_is_kept_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Held::read(folder.path()).unwrap().is_none());
+        let authority = Authority::generate(SUBJECT.cluster, NOW).unwrap();
+        let applicant = Applicant::new().unwrap();
+        let leaf = authority.issue(applicant.csr(), SUBJECT, NOW).unwrap();
+        keep_authority(folder.path(), authority.certificate()).unwrap();
+        keep(folder.path(), &applicant.file(&leaf)).unwrap();
+        let held = applicant.receive(leaf, authority.certificate().clone()).unwrap();
+        let (again, ca) = Held::read(folder.path()).unwrap().unwrap();
+        assert_eq!((again.facts, &ca), (held.facts, authority.certificate()));
+        assert_eq!(again.certified.cert, held.certified.cert);
+    }
+
+    #[test]
+    fn a_certificate_of_another_key_is_refused() {
+        let authority = Authority::generate(SUBJECT.cluster, NOW).unwrap();
+        let leaf = authority.issue(Applicant::new().unwrap().csr(), SUBJECT, NOW).unwrap();
+        assert!(Applicant::new().unwrap().receive(leaf, authority.certificate().clone()).is_err());
+    }
+
+    #[test]
+    fn it_is_due_at_two_thirds_and_pressing_near_its_end() {
+        let authority = Authority::generate(SUBJECT.cluster, NOW).unwrap();
+        let applicant = Applicant::new().unwrap();
+        let leaf = authority.issue(applicant.csr(), SUBJECT, NOW).unwrap();
+        let held = applicant.receive(leaf, authority.certificate().clone()).unwrap();
+        for (after_s, due, pressing) in [
+            (0, false, false),
+            (LEAF_S * 2 / 3 - 1, false, false),
+            (LEAF_S * 2 / 3, true, false),
+            (LEAF_S * 7 / 8 + 1, true, true),
+            (LEAF_S + 1, true, true),
+            (-2 * authority::SKEW_S, true, true),
+        ] {
+            assert_eq!((held.is_due(NOW + after_s), held.is_pressing(NOW + after_s)), (due, pressing), "{after_s}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_holds_something_else_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(LEAF), "nonsense").unwrap();
+        let error = Held::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(LEAF), "{error}");
+    }
+}

@@ -1,0 +1,353 @@
+//! The node that joins: an empty folder and a token become a member's folder.
+//!
+//! Nothing is written before the cluster has said yes; then first of all that this node is joining, so that a stop in
+//! between is noticed at the next start.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keyward_model::{Clock, Entropy, Secret, SecretBytes};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::cluster::certificate::{self, Applicant, CertificateError};
+use crate::cluster::dialer::DIAL_TIMEOUT;
+use crate::cluster::node::{self, ClusterError, State};
+use crate::cluster::token::{EXPORTER, JoinToken, TokenError};
+use crate::cluster::wire::{self, Answer, Join, Place, Request, Welcome, Why};
+use crate::cluster::{authority, tls};
+use crate::config::{Config, SealKind, Tls};
+use crate::files::{self, write_private};
+use crate::identity::{self, Identity, IdentityError};
+
+/// Time for one node to answer: it writes to the log before it does.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a node that leads no more sends on to the next.
+const HOPS_MAX: usize = 4;
+/// Pause before a cluster without a leader is asked again, and how often.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+const ROUNDS_MAX: usize = 20;
+
+/// Why a node does not join. Every message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The token's time is up.
+    #[error(
+        "the join token ended at {0}: make a new one with `keyward operator join-token`\n(if that is not so long ago, compare the clocks of the machines)"
+    )]
+    Expired(String),
+    /// The folder is not empty.
+    #[error("{folder}: {why}")]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// What is in it, and what to do.
+        why: String,
+    },
+    /// How this node is called or reached.
+    #[error("{0}")]
+    Place(String),
+    /// No node of the token could be asked.
+    #[error("no node of the cluster could be asked:\n{0}")]
+    Unreachable(String),
+    /// The cluster said no.
+    #[error("the cluster refuses this node: {text}")]
+    Refused {
+        /// What kind of no.
+        why: Why,
+        /// What it said.
+        text: String,
+    },
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Certificate or key.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The node's folder.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What one node said, if anything.
+enum Said {
+    Welcome(Box<Welcome>),
+    Elsewhere(String),
+    /// For now it cannot be asked.
+    Later(String),
+}
+
+/// Joins the cluster of `token` with the data folder of `config`, which must be empty, and leaves it ready for a start.
+/// Blocks.
+///
+/// # Errors
+/// [`JoinError`]. Unless it says that the folder could not be written, the folder is as it was.
+pub fn join(config: &Config, token: &str, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<(), JoinError> {
+    let token = JoinToken::parse(token)?;
+    check_folder(config, &token)?;
+    if clock.now() >= token.expires {
+        return Err(JoinError::Expired(token.expires.rfc3339()));
+    }
+    let place = place(config)?;
+    if let Some(name) = token.name.as_ref().filter(|name| **name != place.name) {
+        return Err(JoinError::Refused { why: Why::Name, text: wrong_name(name, &place.name) });
+    }
+    let drawn = Identity::draft(entropy);
+    let seal_key = match config.seal.kind {
+        SealKind::KeyFile => Some(seal_key(config, entropy)?),
+        SealKind::Shamir | SealKind::Passphrase => None,
+    };
+    let applicant = Applicant::new()?;
+    let request = Join {
+        csr: STANDARD.encode(applicant.csr()),
+        node: drawn.node().to_uuid(),
+        incarnation: identity::FIRST_INCARNATION,
+        seal_key: seal_key.as_ref().map(|key| STANDARD.encode(key.expose())),
+        now: clock.now().0,
+        place,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| JoinError::File { path: "runtime".into(), source })?;
+    let welcome = runtime.block_on(ask(&token, &request))?;
+    let (leaf, ca) = certificates(&token, &welcome)?;
+    let file = applicant.file(&leaf);
+    let held = applicant.receive(leaf, ca.clone())?;
+    if held.facts.cluster != token.cluster || held.facts.number != drawn.number() {
+        return Err(CertificateError::Content("the cluster gave a certificate of another node".into()).into());
+    }
+
+    files::make_folder(&config.data).map_err(at(&config.data))?;
+    let folder = config.data.join("cluster");
+    node::make_folder(&folder)?;
+    node::write_state(&folder, token.cluster, State::Joining, None)?;
+    drawn.keep(&config.data)?;
+    if let (Some(key), true) = (&seal_key, welcome.unseals) {
+        let path = config.key_file();
+        if let Some(folder) = path.parent() {
+            files::make_folder(folder).map_err(at(folder))?;
+        }
+        let text = Secret::new(STANDARD.encode(key.expose()) + "\n");
+        write_private(&path, text.expose().as_bytes()).map_err(at(&path))?;
+    }
+    if let (Some(api), Tls::LocalCa) = (&welcome.api_authority, config.listen.tls) {
+        let folder = config.data.join("tls");
+        files::make_folder(&folder).map_err(at(&folder))?;
+        for (name, text) in [("ca.key", &api.key), ("ca.pem", &api.certificate)] {
+            let path = folder.join(name);
+            write_private(&path, text.as_bytes()).map_err(at(&path))?;
+        }
+    }
+    certificate::keep_authority(&folder, &ca)?;
+    certificate::keep(&folder, &file)?;
+    let port = request.place.node_address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let port = port.filter(|_| config.cluster.advertise.is_none());
+    node::write_state(&folder, token.cluster, State::Member, port)?;
+    Ok(())
+}
+
+fn at(path: &std::path::Path) -> impl FnOnce(io::Error) -> JoinError + use<> {
+    let path = path.to_owned();
+    move |source| JoinError::File { path, source }
+}
+
+/// Why a token for a node of one name does not do for another.
+pub fn wrong_name(expected: &str, name: &str) -> String {
+    format!(
+        "the join token is for a node called `{expected}`, and this one is `{name}`\n\
+         set cluster.node_name = \"{expected}\", or make a token for any name"
+    )
+}
+
+/// Old data is never overwritten, and never taken along.
+fn check_folder(config: &Config, token: &JoinToken) -> Result<(), JoinError> {
+    let folder = &config.data;
+    let refuse = |why: String| Err(JoinError::Folder { folder: folder.clone(), why });
+    let mut entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(JoinError::File { path: folder.clone(), source }),
+    };
+    if entries.next().is_none() {
+        return Ok(());
+    }
+    match node::cluster_of(folder)? {
+        Some(cluster) if cluster == token.cluster.to_uuid() => refuse(
+            "it already holds a node of this cluster\n\
+             if it is this machine's, start it without --join; if it was copied from another node, empty it first: two nodes \
+             of one identity would break the cluster"
+                .into(),
+        ),
+        Some(cluster) => refuse(format!(
+            "it holds a node of another cluster ({cluster})\nchoose another folder with --data, or empty this one if nobody needs it"
+        )),
+        None if folder.join("identity.json").exists() => refuse(
+            "it holds an installation of its own, whose secrets the cluster would not take over\n\
+             choose another folder with --data, or empty this one if nobody needs it"
+                .into(),
+        ),
+        None => refuse("it is not empty: a node that joins begins with an empty data folder".into()),
+    }
+}
+
+/// How this node will be called and reached. A port that was left open is settled now, since the others are told.
+fn place(config: &Config) -> Result<Place, JoinError> {
+    let wrong = |text: &str| JoinError::Place(text.to_owned());
+    let node_address = match &config.cluster.advertise {
+        Some(address) => address.clone(),
+        None => {
+            let mut address = node::wanted_address(config);
+            if address.ip().is_unspecified() {
+                return Err(wrong(
+                    "the node listens on every address for others: say under which one they reach it with \
+                     cluster.advertise = \"host:port\"",
+                ));
+            }
+            // In use, too, is better known before the token is spent.
+            let listener = node::bind(address).map_err(|source| {
+                JoinError::Place(format!(
+                    "cannot listen on {address} for other nodes: {source}\nchoose another cluster.listen"
+                ))
+            })?;
+            address = listener.local_addr().unwrap_or(address);
+            address.to_string()
+        }
+    };
+    let scheme = if matches!(config.listen.tls, Tls::Plain | Tls::PlainAnywhere) { "http" } else { "https" };
+    let api_address =
+        config.cluster.api_address.clone().unwrap_or_else(|| format!("{scheme}://{}", config.listen.address));
+    Ok(Place { name: node::node_name(config), node_address, api_address })
+}
+
+/// The key of this node's own seal: the one in its file if somebody put one there, else a fresh one.
+fn seal_key(config: &Config, entropy: &dyn Entropy) -> Result<Secret<[u8; 32]>, JoinError> {
+    if config.key_file().exists() {
+        return crate::boot::key_file(config, entropy).map_err(|error| JoinError::Place(error.to_string()));
+    }
+    let mut key = Secret::new([0; 32]);
+    entropy.fill(key.expose_mut());
+    Ok(key)
+}
+
+/// Leaf and authority of the answer; the authority is the one that the token names.
+fn certificates(
+    token: &JoinToken,
+    welcome: &Welcome,
+) -> Result<(CertificateDer<'static>, CertificateDer<'static>), JoinError> {
+    let der = |text: &str| {
+        let bytes = STANDARD.decode(text);
+        bytes.map(CertificateDer::from).map_err(|_| CertificateError::Content("the answer holds no certificate".into()))
+    };
+    let (leaf, ca) = (der(&welcome.certificate)?, der(&welcome.authority)?);
+    if authority::fingerprint(&ca) != token.authority {
+        return Err(CertificateError::Content("the answer names another authority than the token".into()).into());
+    }
+    Ok((leaf, ca))
+}
+
+/// Asks the nodes of the token in turn, and whom they send to, until one of them leads.
+async fn ask(token: &JoinToken, request: &Join) -> Result<Box<Welcome>, JoinError> {
+    let mut said = String::new();
+    for round in 0..ROUNDS_MAX {
+        if round > 0 {
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+        said.clear();
+        let mut later = false;
+        for address in &token.addresses {
+            let mut address = address.clone();
+            for _ in 0..HOPS_MAX {
+                match ask_one(token, request, &address).await {
+                    Ok(Said::Welcome(welcome)) => return Ok(welcome),
+                    Ok(Said::Elsewhere(leader)) => address = leader,
+                    Ok(Said::Later(text)) => {
+                        later = true;
+                        said.push_str(&format!("  {address}: {text}\n"));
+                        break;
+                    }
+                    Err(Failed::Refused(error)) => return Err(error),
+                    Err(Failed::Unreachable(text)) => {
+                        said.push_str(&format!("  {address}: {text}\n"));
+                        break;
+                    }
+                }
+            }
+        }
+        if !later {
+            break;
+        }
+    }
+    Err(JoinError::Unreachable(said.trim_end().to_owned()))
+}
+
+enum Failed {
+    Unreachable(String),
+    Refused(JoinError),
+}
+
+async fn ask_one(token: &JoinToken, request: &Join, address: &str) -> Result<Said, Failed> {
+    let (config, name) = tls::pinned(token.cluster, token.authority).map_err(|error| Failed::Refused(error.into()))?;
+    let exchange = async {
+        let mut stream = connect(config, name, address).await?;
+        let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER, None);
+        let exporter = exporter.map_err(io::Error::other)?;
+        let message = Request::join(token.id, request, |body| token.proof(&exporter, body))?;
+        wire::send(&mut stream, &message).await?;
+        let answer: SecretBytes = wire::receive(&mut stream).await?;
+        Answer::decode(&answer)
+    };
+    let answer = match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Err(Failed::Unreachable(explain(&error))),
+        Err(_) => return Err(Failed::Unreachable("no answer in time".into())),
+    };
+    match answer {
+        Answer::Welcome(welcome) => Ok(Said::Welcome(welcome)),
+        Answer::Elsewhere { node_address } => Ok(Said::Elsewhere(node_address)),
+        Answer::Refused { why: Why::Busy, text } => Ok(Said::Later(text)),
+        Answer::Refused { why, text } => Err(Failed::Refused(JoinError::Refused { why, text })),
+    }
+}
+
+async fn connect(
+    config: std::sync::Arc<rustls::ClientConfig>,
+    name: ServerName<'static>,
+    address: &str,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let dialling = async { TlsConnector::from(config).connect(name, TcpStream::connect(address).await?).await };
+    tokio::time::timeout(DIAL_TIMEOUT, dialling).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// What a failed connection means for whoever holds a token.
+fn explain(error: &io::Error) -> String {
+    use rustls::CertificateError as Bad;
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(
+            Bad::UnknownIssuer | Bad::NotValidForName | Bad::NotValidForNameContext { .. },
+        )) => "whoever answers there is not of the cluster that made the join token".into(),
+        Some(rustls::Error::InvalidCertificate(
+            Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },
+        )) => "its certificate is not good by this machine's clock: compare the clocks of the machines".into(),
+        Some(rustls::Error::InvalidMessage(_)) => "no node port answers there (is it the port of the API?)".into(),
+        _ => error.to_string(),
+    }
+}

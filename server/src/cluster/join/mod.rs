@@ -1,0 +1,5 @@
+//! How a node becomes a member: [`guest`] is the side of the node that comes, [`host`] that of the cluster.
+
+pub mod guest;
+
+pub mod host;

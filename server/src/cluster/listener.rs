@@ -1,0 +1,207 @@
+//! The node port: whoever comes is let in to one lane, or closed.
+//!
+//! It is served on the raft thread's runtime, so that no load of requests can delay a heartbeat. That thread reads as far
+//! as the lane: consensus stays with it, everything else goes on to a worker of the API, where the handshake is made and
+//! the rest is read. What is not TLS, wants no lane that there is, or shows no certificate where one is due, is counted
+//! and closed.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rustls::server::{Accepted, Acceptor};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::{StartHandshake, TlsStream};
+
+use super::node::Cluster;
+use super::tls::{Lane, Trust};
+use crate::barrier::Barrier;
+
+/// Time for a handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a connection could not be accepted: there is no event for a descriptor that becomes free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections of members at once, and of whoever has not proven to be one.
+const CONNECTIONS_MAX: usize = 256;
+/// Connections at once that want to join.
+const JOINING_MAX: usize = 8;
+
+/// Places that are taken. One is freed when it is dropped.
+#[derive(Debug, Clone, Default)]
+pub struct Seats(Arc<AtomicUsize>);
+
+/// One of them.
+#[derive(Debug)]
+pub struct Seat(Arc<AtomicUsize>);
+
+impl Seats {
+    fn take(&self, max: usize) -> Option<Seat> {
+        let taken = self.0.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(Arc::clone(&self.0));
+        (taken < max).then_some(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Somebody at the door whose lane is known, on the way to a worker of the API.
+pub struct Knock {
+    lane: Lane,
+    accepted: Accepted,
+    stream: std::net::TcpStream,
+    source: SocketAddr,
+    seats: Vec<Seat>,
+}
+
+impl std::fmt::Debug for Knock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Knock").field("lane", &self.lane).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// Somebody who was let in by a worker.
+#[derive(Debug)]
+pub enum Visitor {
+    /// A member that forwards requests of its clients.
+    Forwarding(ForwardedConnection),
+    /// A node that wants a certificate.
+    Joining(JoiningConnection),
+}
+
+/// A connection over which a member forwards requests of its clients, in HTTP/2.
+#[derive(Debug)]
+pub struct ForwardedConnection {
+    /// The member, as its certificate says. Whether it still is one is to be asked of the state.
+    pub peer: u64,
+    /// The member's address.
+    pub source: IpAddr,
+    /// The connection, on the worker's own runtime.
+    pub stream: TlsStream<TcpStream>,
+    /// Its places at the door.
+    pub seats: Vec<Seat>,
+}
+
+/// A connection on the join lane.
+#[derive(Debug)]
+pub struct JoiningConnection {
+    /// The member, if it showed a certificate: it wants a new one.
+    pub peer: Option<u64>,
+    /// Where it comes from.
+    pub source: IpAddr,
+    /// The connection.
+    pub stream: TlsStream<TcpStream>,
+    /// Its places at the door.
+    pub seats: Vec<Seat>,
+}
+
+impl Knock {
+    /// Makes the handshake, on the runtime of the worker that calls.
+    ///
+    /// # Errors
+    /// Whoever it is does not speak TLS as we do, or shows no certificate where one is due.
+    pub async fn admit(self, trust: &Trust) -> io::Result<Visitor> {
+        let Self { lane, accepted, stream, source, seats } = self;
+        let handshake = StartHandshake::from_parts(accepted, TcpStream::from_std(stream)?);
+        let (stream, peer) = shake(handshake, trust, lane).await?;
+        let source = source.ip();
+        match (lane, peer) {
+            (Lane::Join, peer) => Ok(Visitor::Joining(JoiningConnection { peer, source, stream, seats })),
+            (Lane::Api, Some(peer)) => Ok(Visitor::Forwarding(ForwardedConnection { peer, source, stream, seats })),
+            (Lane::Api | Lane::Raft, _) => Err(stranger()),
+        }
+    }
+}
+
+fn stranger() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "no certificate of a member of this cluster was shown")
+}
+
+/// The rest of a handshake whose beginning named `lane`, and who the peer is.
+async fn shake(
+    handshake: StartHandshake<TcpStream>,
+    trust: &Trust,
+    lane: Lane,
+) -> io::Result<(TlsStream<TcpStream>, Option<u64>)> {
+    let handshake = handshake.into_stream(Arc::clone(trust.server()));
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let connection = stream.get_ref().1;
+    if connection.alpn_protocol() != Some(lane.name()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "no lane was agreed on"));
+    }
+    let peer = match connection.peer_certificates() {
+        None => None,
+        shown => Some(trust.peer(shown).ok_or_else(stranger)?),
+    };
+    Ok((stream, peer))
+}
+
+/// Accepts until the runtime ends.
+pub async fn run(cluster: Arc<Cluster>, barrier: Weak<Barrier>, listener: std::net::TcpListener) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(error = %error, "the node port cannot be served"),
+    };
+    let (seats, joining) = (Seats::default(), Seats::default());
+    loop {
+        let (stream, source) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(error = %error, "a connection to the node port could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(seat) = seats.take(CONNECTIONS_MAX) else {
+            tracing::warn!("a connection to the node port was closed: there are too many");
+            continue;
+        };
+        let (cluster, barrier, joining) = (Arc::clone(&cluster), Weak::clone(&barrier), joining.clone());
+        drop(tokio::spawn(async move {
+            if let Err(error) = lead_in(&cluster, &barrier, stream, source, seat, &joining).await {
+                cluster.note_closed();
+                tracing::debug!(error = %error, source = %source, "a connection to the node port was closed");
+            }
+        }));
+    }
+}
+
+async fn lead_in(
+    cluster: &Arc<Cluster>,
+    barrier: &Weak<Barrier>,
+    stream: TcpStream,
+    source: SocketAddr,
+    seat: Seat,
+    joining: &Seats,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let trust = cluster.trust().ok_or_else(|| io::Error::other("this node is not one of several"))?;
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, hello).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let wanted = handshake.client_hello().alpn().and_then(|mut names| names.find_map(Lane::of));
+    let lane = wanted.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no lane was asked for"))?;
+    let mut seats = vec![seat];
+    match lane {
+        Lane::Raft => {
+            let (stream, peer) = shake(handshake, &trust, lane).await?;
+            let peer = peer.ok_or_else(stranger)?;
+            if let Some(barrier) = barrier.upgrade() {
+                barrier.node().accept(peer, Box::new(stream)); // a member: from here on Raft bounds it
+            }
+            return Ok(());
+        }
+        Lane::Join => {
+            let full = || io::Error::new(io::ErrorKind::QuotaExceeded, "too many nodes join at once");
+            seats.push(joining.take(JOINING_MAX).ok_or_else(full)?);
+        }
+        Lane::Api => {}
+    }
+    let StartHandshake { accepted, io, .. } = handshake;
+    cluster.hand_on(Knock { lane, accepted, stream: io.into_std()?, source, seats })
+}

@@ -1,0 +1,34 @@
+//! The node among its peers: who may be one, how they prove it, and how a new one comes in.
+//!
+//! Reading order: [`rows`] (what the cluster knows of itself), [`authority`] and [`certificate`] (what makes a member),
+//! [`names`] and [`tls`] (how members know each other), [`token`], [`wire`] and [`join`] (how a node becomes one),
+//! [`renewal`] (certificates after the first), [`node`] (this one), [`listener`] and [`dialer`] (its port, and theirs).
+
+pub mod rows;
+
+pub mod authority;
+
+pub mod certificate;
+
+pub mod names;
+
+pub mod tls;
+
+pub mod token;
+
+pub mod wire;
+
+pub mod join;
+
+pub mod renewal;
+
+pub mod node;
+
+pub mod listener;
+
+pub mod dialer;
+
+pub use node::Cluster;
+
+#[cfg(test)]
+mod tests;

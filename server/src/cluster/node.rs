@@ -1,0 +1,403 @@
+//! This node among its peers: who it is, what it shows, and its port for them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use arc_swap::ArcSwapOption;
+use keyward_model::{Id, Secret};
+use keyward_raft::Fresh;
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{Notify, mpsc};
+
+use super::authority::Subject;
+use super::certificate::{self, CertificateError, Held};
+use super::listener::{self, Knock};
+use super::tls::Trust;
+use super::wire::Place;
+use crate::barrier::Barrier;
+use crate::config::{self, Config};
+use crate::files;
+use crate::identity::Identity;
+use crate::refusal::Refusal;
+
+/// Connections that may wait to be accepted on the node port.
+const BACKLOG: i32 = 128;
+/// Connections that may wait for one worker.
+const KNOCKS_MAX: usize = 64;
+/// Wrong join tokens from one address in one minute after which it has to wait for the next.
+const WRONG_PER_MINUTE_MAX: u32 = 10;
+/// Addresses whose wrong tries are remembered.
+const SOURCES_MAX: usize = 1024;
+
+/// This node among its peers.
+pub struct Cluster {
+    subject: Me,
+    name: String,
+    folder: PathBuf,
+    wanted: SocketAddr,
+    advertise: Option<String>,
+    trust: ArcSwapOption<Trust>,
+    bound: Mutex<Option<SocketAddr>>,
+    workers: RwLock<Vec<mpsc::Sender<Knock>>>,
+    turn: AtomicUsize,
+    closed: AtomicU64,
+    wrong: Mutex<BTreeMap<IpAddr, (i64, u32)>>,
+    nudge: Notify,
+    /// One at a time makes this node one of several, or exchanges its certificate.
+    pub(super) changing: tokio::sync::Mutex<()>,
+}
+
+/// The node's identity, without what signs its audit trail.
+#[derive(Debug, Clone, Copy)]
+struct Me {
+    node: Id,
+    number: u64,
+    incarnation: u64,
+}
+
+/// What `cluster.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: u32,
+    cluster: String,
+    state: State,
+    /// The port that was given when any would do: the others know it.
+    port: Option<u16>,
+}
+
+/// How far the node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It was let in, and not all that it was given is on the disk yet.
+    Joining,
+    /// It is one of several, or was.
+    Member,
+}
+
+/// Why a node does not know its place.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Certificate or key.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// A file holds something else.
+    #[error("{0}")]
+    Content(String),
+    /// The authority's certificate cannot be used.
+    #[error("the certificates of the node cannot be used: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Cluster {
+    /// The node of this data folder. If it is one of several, it knows its certificate and the authority to trust.
+    ///
+    /// # Errors
+    /// A file is missing, damaged, or from a join that was not finished.
+    pub fn of_folder(config: &Config, identity: &Identity) -> Result<Self, ClusterError> {
+        let folder = config.data.join("cluster");
+        let file = File::read(&folder)?;
+        if file.as_ref().is_some_and(|file| file.state == State::Joining) {
+            return Err(ClusterError::Content(format!(
+                "{}: this node was let into a cluster and stopped before it had everything\n\
+                 remove it there (`keyward operator remove {}`), empty the data folder, and join anew",
+                folder.join(FILE).display(),
+                identity.node.to_uuid()
+            )));
+        }
+        let trust = match &file {
+            None => None,
+            Some(file) => {
+                let (held, ca) = Held::read(&folder)?.ok_or_else(|| {
+                    let path = folder.join("node.pem");
+                    ClusterError::File { path, source: io::ErrorKind::NotFound.into() }
+                })?;
+                if held.facts.number != identity.raft_id() || held.facts.cluster.to_uuid() != file.cluster {
+                    return Err(ClusterError::Content(format!(
+                        "{}: its certificate is not of this node\nwas it copied from another one? a node that joins begins with an empty data folder",
+                        folder.display()
+                    )));
+                }
+                Some(Arc::new(Trust::new(held, &ca)?))
+            }
+        };
+        let mut wanted = wanted_address(config);
+        if let (0, Some(port)) = (wanted.port(), file.and_then(|file| file.port)) {
+            wanted.set_port(port);
+        }
+        let subject = Me { node: identity.node, number: identity.raft_id(), incarnation: identity.incarnation };
+        Ok(Self {
+            subject,
+            name: node_name(config),
+            folder,
+            wanted,
+            advertise: config.cluster.advertise.clone(),
+            trust: ArcSwapOption::new(trust),
+            bound: Mutex::new(None),
+            workers: RwLock::default(),
+            turn: AtomicUsize::new(0),
+            closed: AtomicU64::new(0),
+            wrong: Mutex::default(),
+            nudge: Notify::new(),
+            changing: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// The node's id.
+    pub fn node(&self) -> Id {
+        self.subject.node
+    }
+
+    /// The number that Raft knows it by.
+    pub fn number(&self) -> u64 {
+        self.subject.number
+    }
+
+    /// How many times it was set up anew.
+    pub fn incarnation(&self) -> u64 {
+        self.subject.incarnation
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The subject of its certificates in `cluster`.
+    pub fn subject(&self, cluster: Id) -> Subject {
+        let Me { node, number, incarnation } = self.subject;
+        Subject { cluster, node, number, incarnation }
+    }
+
+    /// What it shows and whom it believes; `None` as long as it is alone.
+    pub fn trust(&self) -> Option<Arc<Trust>> {
+        self.trust.load_full()
+    }
+
+    /// What an empty log means: for a member, that its leader will call.
+    pub fn fresh(&self) -> Fresh {
+        if self.trust.load().is_some() { Fresh::Join } else { Fresh::Found }
+    }
+
+    /// Connections to the node port that were closed because whoever came could not be let in.
+    pub fn closed(&self) -> u64 {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_closed(&self) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Opens the node port, if it is not open. Says where it listens.
+    ///
+    /// # Errors
+    /// The address is in use or not this machine's.
+    pub fn open(self: &Arc<Self>, barrier: &Arc<Barrier>) -> io::Result<SocketAddr> {
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(address) = *bound {
+            return Ok(address);
+        }
+        let listener = bind(self.wanted)?;
+        let address = listener.local_addr()?;
+        barrier.node().spawn(listener::run(Arc::clone(self), Arc::downgrade(barrier), listener));
+        tracing::info!(address = %address, "the node port is open");
+        *bound = Some(address);
+        Ok(address)
+    }
+
+    /// Where others reach this node: as configured, or where it listens.
+    ///
+    /// # Errors
+    /// It listens on all addresses, and nobody said which of them others can use; or it does not listen.
+    pub fn address(&self) -> Result<String, Refusal> {
+        if let Some(address) = &self.advertise {
+            return Ok(address.clone());
+        }
+        let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(self.wanted);
+        if bound.ip().is_unspecified() {
+            return Err(Refusal::malformed(
+                "the node listens on every address for others: say under which one they reach it with \
+                 cluster.advertise = \"host:port\"",
+            ));
+        }
+        Ok(bound.to_string())
+    }
+
+    /// How the node is called and reached, with `api` the URL of its API.
+    ///
+    /// # Errors
+    /// As [`Cluster::address`].
+    pub fn place(&self, api: String) -> Result<Place, Refusal> {
+        Ok(Place { name: self.name.clone(), node_address: self.address()?, api_address: api })
+    }
+
+    /// Keeps a certificate on the disk and shows it from now on. For a node that was alone this makes it one of several.
+    ///
+    /// # Errors
+    /// It cannot be kept, or not be used.
+    pub(super) fn establish(
+        &self,
+        held: Held,
+        ca: &CertificateDer<'static>,
+        file: &Secret<String>,
+    ) -> Result<(), ClusterError> {
+        if let Some(trust) = self.trust() {
+            certificate::keep(&self.folder, file)?;
+            trust.show(held);
+            return Ok(());
+        }
+        let trust = Trust::new(held, ca)?;
+        make_folder(&self.folder)?;
+        certificate::keep_authority(&self.folder, ca)?;
+        certificate::keep(&self.folder, file)?;
+        let port = self.bound.lock().unwrap_or_else(PoisonError::into_inner).map(|address| address.port());
+        write_state(&self.folder, trust.cluster(), State::Member, port)?;
+        self.trust.store(Some(Arc::new(trust)));
+        Ok(())
+    }
+
+    /// For a worker of the API: where those come in that are not for Raft.
+    pub fn doorbell(&self) -> mpsc::Receiver<Knock> {
+        let (sender, receiver) = mpsc::channel(KNOCKS_MAX);
+        self.workers.write().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    /// Hands somebody to the next worker.
+    ///
+    /// # Errors
+    /// All workers have too much to do, or there is none (any more).
+    pub(super) fn hand_on(&self, knock: Knock) -> io::Result<()> {
+        let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let worker = turn.checked_rem(workers.len()).and_then(|turn| workers.get(turn));
+        let busy = || io::Error::new(io::ErrorKind::WouldBlock, "no worker has time for a connection");
+        worker.ok_or_else(busy)?.try_send(knock).map_err(|_| busy())
+    }
+
+    /// The members are to be looked at now.
+    pub fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// Comes back when the members are to be looked at.
+    pub async fn nudged(&self) {
+        self.nudge.notified().await;
+    }
+
+    /// Whether `source` may try a join token now.
+    pub(super) fn may_try(&self, source: IpAddr, now_s: i64) -> bool {
+        let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        wrong.get(&source).is_none_or(|(minute, count)| *minute != now_s / 60 || *count < WRONG_PER_MINUTE_MAX)
+    }
+
+    /// Notes that `source` came with a token that is none.
+    pub(super) fn note_wrong(&self, source: IpAddr, now_s: i64) {
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        let minute = now_s / 60;
+        wrong.retain(|_, (then, _)| *then == minute);
+        if wrong.len() < SOURCES_MAX || wrong.contains_key(&source) {
+            wrong.entry(source).or_insert((minute, 0)).1 += 1;
+        }
+    }
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
+impl File {
+    fn read(folder: &Path) -> Result<Option<Self>, ClusterError> {
+        let path = folder.join(FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ClusterError::File { path, source }),
+        };
+        match serde_json::from_slice::<Self>(&text) {
+            Ok(file) if file.format == 1 => Ok(Some(file)),
+            Ok(file) => Err(ClusterError::Content(format!(
+                "{}: format {} is from a newer version of keyward; upgrade to use it",
+                path.display(),
+                file.format
+            ))),
+            Err(error) => Err(ClusterError::Content(format!("{}: {error}", path.display()))),
+        }
+    }
+}
+
+/// The cluster that a data folder belongs to; `None` if it is of a node alone.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn cluster_of(data: &Path) -> Result<Option<String>, ClusterError> {
+    Ok(File::read(&data.join("cluster"))?.map(|file| file.cluster))
+}
+
+/// Notes in the folder how far the node is.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn write_state(folder: &Path, cluster: Id, state: State, port: Option<u16>) -> Result<(), ClusterError> {
+    let file = File { format: 1, cluster: cluster.to_uuid(), state, port };
+    let text = serde_json::to_vec_pretty(&file).unwrap_or_default();
+    let path = folder.join(FILE);
+    files::write_private(&path, &text).map_err(|source| ClusterError::File { path, source })
+}
+
+/// Makes a folder of the node.
+///
+/// # Errors
+/// It cannot be made.
+pub(super) fn make_folder(path: &Path) -> Result<(), ClusterError> {
+    files::make_folder(path).map_err(|source| ClusterError::File { path: path.to_owned(), source })
+}
+
+/// Where the node listens for others: as configured, or beside the API. Where the API takes any port, so does it.
+pub(super) fn wanted_address(config: &Config) -> SocketAddr {
+    config.cluster.listen.unwrap_or_else(|| {
+        let mut address = config.listen.address;
+        if address.port() != 0 {
+            address.set_port(address.port().wrapping_add(1).max(1));
+        }
+        address
+    })
+}
+
+/// What the node is called: as configured, or as the host is.
+pub(super) fn node_name(config: &Config) -> String {
+    config.cluster.node_name.clone().unwrap_or_else(|| {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        if config::is_node_name(&host) { host } else { "node".to_owned() }
+    })
+}
+
+pub(super) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Which cluster the node belongs to, and how far it is.
+const FILE: &str = "cluster.json";

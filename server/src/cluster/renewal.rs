@@ -1,0 +1,218 @@
+//! Certificates after the first: for this node when it becomes one of several, and for every member before its old one
+//! ends.
+//!
+//! The leader signs, for members only, and notes it in the member's row. A node whose certificate ended while it was
+//! down, or that finds no leader, and that is unsealed, signs for itself: it holds the root key anyway, and without that a
+//! cluster that was switched off for a day could not come back.
+
+use std::io;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keyward_model::event::EventKind;
+use keyward_model::{Id, SecretBytes};
+use rustls_pki_types::CertificateDer;
+
+use super::authority::{Authority, AuthorityError, LEAF_S, Subject};
+use super::certificate::Applicant;
+use super::dialer::{DIAL_TIMEOUT, dial};
+use super::join::host::authority;
+use super::rows::{self, NodeRow};
+use super::tls::Lane;
+use super::wire::{self, Answer, Place, Renew, Request};
+use crate::app::Worker;
+use crate::record::Facts;
+use crate::refusal::Refusal;
+use crate::seal;
+
+/// Makes this node one of several, if it is alone: opens its port, and writes what the others need to know of it. Done on
+/// the leader, before the first join token.
+///
+/// # Errors
+/// Not the leader, sealed, the port cannot be opened, or nothing can be written.
+pub async fn found(worker: &Worker) -> Result<(), Refusal> {
+    let app = &worker.app;
+    let cluster = &app.cluster;
+    let _turn = cluster.changing.lock().await;
+    let keys = app.barrier.keyring()?;
+    cluster.open(&app.barrier).map_err(|error| {
+        Refusal::Unavailable(format!("the node port cannot be opened: {error}\nchoose another cluster.listen").into())
+    })?;
+    let place = cluster.place(app.address())?;
+    let number = cluster.number();
+    if cluster.trust().is_some() && rows::node(worker.reader(), number)?.is_some() {
+        return Ok(());
+    }
+    let installation = seal::installation(worker.reader())?.ok_or(Refusal::Sealed)?;
+    let now = app.barrier.now();
+    let internal = |error: AuthorityError| Refusal::internal(error.to_string());
+    let (authority, is_new) = match rows::authority(worker.reader())? {
+        Some(row) => (Authority::from_row(&row, keys.domain(), &keys.root).map_err(internal)?, false),
+        None => (Authority::generate(installation.cluster, now.seconds()).map_err(internal)?, true),
+    };
+    let applicant = Applicant::new().map_err(|error| Refusal::internal(error.to_string()))?;
+    let subject = cluster.subject(installation.cluster);
+    let leaf = authority.issue(applicant.csr(), subject, now.seconds()).map_err(internal)?;
+    let (request, intent) = intent(worker);
+    app.barrier
+        .write(&worker.snapshots, request, &intent, |draft| {
+            if is_new && rows::draft_authority(draft)?.is_none() {
+                rows::put_authority(draft, &authority.to_row(keys.domain(), &keys.root, draft.entropy()))?;
+            }
+            seal::bind_key_file(draft, cluster.node())?;
+            let Place { name, node_address, api_address } = place.clone();
+            let joined = rows::draft_node(draft, number)?.map_or(draft.now(), |row| row.joined);
+            let row = NodeRow {
+                node: cluster.node(),
+                name,
+                incarnation: cluster.incarnation(),
+                node_address,
+                api_address,
+                joined,
+                certificate_until: draft.now().plus_seconds(LEAF_S),
+            };
+            rows::put_node(draft, number, &row)
+        })
+        .await?;
+    establish(worker, applicant, leaf, authority.certificate())
+}
+
+/// What the leader gives the member `number`: a certificate over the key in `csr`, and the authority's. `None` if it is no
+/// member.
+///
+/// # Errors
+/// A request that is none, sealed, or nothing can be written.
+pub async fn issue(
+    worker: &Worker,
+    number: u64,
+    csr: &[u8],
+    place: &Place,
+) -> Result<Option<(CertificateDer<'static>, CertificateDer<'static>)>, Refusal> {
+    let app = &worker.app;
+    let Some(row) = rows::node(worker.reader(), number)? else { return Ok(None) };
+    let installation = seal::installation(worker.reader())?.ok_or(Refusal::Sealed)?;
+    let authority = authority(worker)?;
+    let subject = Subject { cluster: installation.cluster, node: row.node, number, incarnation: row.incarnation };
+    let leaf = authority.issue(csr, subject, app.barrier.now().seconds()).map_err(|error| match error {
+        AuthorityError::Request(_) => Refusal::malformed(error.to_string()),
+        other => Refusal::internal(other.to_string()),
+    })?;
+    let (request, intent) = intent(worker);
+    let (is_member, _) = app
+        .barrier
+        .write(&worker.snapshots, request, &intent, |draft| {
+            let Some(row) = rows::draft_node(draft, number)? else { return Ok(false) };
+            let Place { name, node_address, api_address } = place.clone();
+            let certificate_until = draft.now().plus_seconds(LEAF_S);
+            let row = NodeRow { name, node_address, api_address, certificate_until, ..row };
+            rows::put_node(draft, number, &row)?;
+            Ok(true)
+        })
+        .await?;
+    Ok(is_member.then(|| (leaf, authority.certificate().clone())))
+}
+
+/// Whether this node needs a new certificate, or has to tell the others that it moved.
+pub fn is_due(worker: &Worker) -> bool {
+    let app = &worker.app;
+    let Some(trust) = app.cluster.trust() else { return false };
+    let moved = || {
+        let row = rows::node(worker.reader(), app.cluster.number()).ok().flatten();
+        let place = app.cluster.place(app.address()).ok();
+        row.zip(place).is_some_and(|(row, place)| {
+            let NodeRow { name, node_address, api_address, .. } = row;
+            Place { name, node_address, api_address } != place
+        })
+    };
+    trust.held().is_due(app.barrier.now().seconds()) || moved()
+}
+
+/// Gets a new certificate for this node: from the leader, or, where that cannot be and time presses, from itself.
+///
+/// # Errors
+/// There is no leader that gives one, and time does not press or this node is sealed.
+pub async fn renew(worker: &Worker) -> Result<(), Refusal> {
+    let app = &worker.app;
+    let _turn = app.cluster.changing.lock().await;
+    let Some(trust) = app.cluster.trust() else { return Ok(()) };
+    let applicant = Applicant::new().map_err(|error| Refusal::internal(error.to_string()))?;
+    let place = app.cluster.place(app.address())?;
+    let leadership = *app.barrier.node().leadership().borrow();
+    let issued = if leadership.leads {
+        issue(worker, app.cluster.number(), applicant.csr(), &place).await?.map(|(leaf, _)| leaf)
+    } else {
+        match ask_leader(worker, leadership.leader, &applicant, place).await {
+            Ok(leaf) => Some(leaf),
+            Err(error) if trust.held().is_pressing(app.barrier.now().seconds()) && !app.barrier.is_sealed() => {
+                tracing::info!(error = %error, "no leader gives a certificate in time: this node signs for itself");
+                alone(worker, &applicant)?
+            }
+            Err(error) => {
+                return Err(Refusal::Unavailable(format!("the certificate could not be renewed: {error}").into()));
+            }
+        }
+    };
+    let leaf = issued.ok_or_else(|| Refusal::Unavailable("this node is not a member (any more)".into()))?;
+    establish(worker, applicant, leaf, trust.authority())
+}
+
+/// A certificate that this node gives itself, if it is a member as far as it knows.
+fn alone(worker: &Worker, applicant: &Applicant) -> Result<Option<CertificateDer<'static>>, Refusal> {
+    let app = &worker.app;
+    let Some(row) = rows::node(worker.reader(), app.cluster.number())? else { return Ok(None) };
+    let installation = seal::installation(worker.reader())?.ok_or(Refusal::Sealed)?;
+    let subject = Subject { incarnation: row.incarnation, ..app.cluster.subject(installation.cluster) };
+    let leaf = authority(worker)?.issue(applicant.csr(), subject, app.barrier.now().seconds());
+    leaf.map(Some).map_err(|error| Refusal::internal(error.to_string()))
+}
+
+async fn ask_leader(
+    worker: &Worker,
+    leader: Option<u64>,
+    applicant: &Applicant,
+    place: Place,
+) -> io::Result<CertificateDer<'static>> {
+    let app = &worker.app;
+    let members = app.barrier.node().members();
+    let leader = leader.and_then(|leader| members.into_iter().find(|member| member.node == leader));
+    let leader = leader.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "no node leads"))?;
+    let trust = app.cluster.trust().ok_or_else(|| io::Error::other("this node is alone"))?;
+    let mut stream = dial(&trust, Lane::Join, leader.node, &leader.address).await?;
+    let exchange = async {
+        let message = Request::renew(&Renew { csr: STANDARD.encode(applicant.csr()), place })?;
+        wire::send(&mut stream, &message).await?;
+        let answer: SecretBytes = wire::receive(&mut stream).await?;
+        Answer::decode(&answer)
+    };
+    match tokio::time::timeout(DIAL_TIMEOUT, exchange).await.map_err(|_| io::ErrorKind::TimedOut)?? {
+        Answer::Welcome(welcome) => {
+            STANDARD.decode(&welcome.certificate).map(CertificateDer::from).map_err(io::Error::other)
+        }
+        Answer::Elsewhere { .. } => Err(io::Error::other("the leader changed meanwhile")),
+        Answer::Refused { text, .. } => Err(io::Error::other(text)),
+    }
+}
+
+fn establish(
+    worker: &Worker,
+    applicant: Applicant,
+    leaf: CertificateDer<'static>,
+    ca: &CertificateDer<'static>,
+) -> Result<(), Refusal> {
+    let file = applicant.file(&leaf);
+    let held = applicant.receive(leaf, ca.clone()).map_err(|error| Refusal::internal(error.to_string()))?;
+    worker.app.cluster.establish(held, ca, &file).map_err(|error| {
+        Refusal::Unavailable(format!("the certificate of this node cannot be kept: {error}").into())
+    })?;
+    tracing::info!("this node has a new certificate");
+    Ok(())
+}
+
+fn intent(worker: &Worker) -> (Id, Vec<u8>) {
+    let barrier = &worker.app.barrier;
+    let request = Id::random(barrier.entropy());
+    let mut facts = Facts::new(request, barrier.now(), None, "system");
+    facts.set(EventKind::SysConfig, "administer", "system");
+    facts.object = Some("cluster member");
+    (request, facts.intent(barrier.entropy(), barrier.now()))
+}

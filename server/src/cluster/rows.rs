@@ -1,0 +1,239 @@
+//! The cluster in the replicated state: its node authority, its members, and the join tokens that wait for a node.
+//!
+//! Rows of [`Table::Config`], in JSON. They are readable while sealed, since a node has to know its peers before anybody
+//! unsealed it; what must stay secret in them is wrapped by the root key.
+
+use keyward_model::{Id, Table, Timestamp};
+use keyward_storage::Reader;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::barrier::{Columns, Draft, storage};
+use crate::refusal::Refusal;
+
+/// The row of the node authority.
+const AUTHORITY: &[u8] = b"cluster/ca";
+/// Rows of members: the prefix, then the node's number in 16 hex digits.
+const NODE: &str = "cluster/node/";
+/// Rows of join tokens: the prefix, then the token's id in hex.
+const JOIN: &str = "cluster/join/";
+
+/// Members that a cluster can have: a majority of more costs more than it gives.
+pub const MEMBERS_MAX: usize = 9;
+/// Join tokens that can wait at once.
+pub const TOKENS_MAX: usize = 64;
+
+/// The certificate authority of the nodes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuthorityRow {
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// Its private key (PKCS #8), wrapped by the root key, in base64.
+    pub key: String,
+}
+
+/// A node that is to be a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// The node's id.
+    #[serde(with = "uuid")]
+    pub node: Id,
+    /// What people call it.
+    pub name: String,
+    /// How many times it was set up anew.
+    pub incarnation: u64,
+    /// Host and port where other nodes reach it.
+    pub node_address: String,
+    /// URL where clients reach it.
+    pub api_address: String,
+    /// When it joined.
+    pub joined: Timestamp,
+    /// When its certificate ends.
+    pub certificate_until: Timestamp,
+}
+
+/// A join token that waits for its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// The hash of its secret, wrapped by the root key, in base64: whoever reads the state cannot join with it.
+    pub hash: String,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// The name of the node that it is for; `None` for any.
+    pub name: Option<String>,
+}
+
+/// Reads the row of the node authority.
+///
+/// # Errors
+/// It cannot be read.
+pub fn authority(reader: &Reader) -> Result<Option<AuthorityRow>, Refusal> {
+    read(reader, AUTHORITY)
+}
+
+/// Reads the row of one member.
+///
+/// # Errors
+/// It cannot be read.
+pub fn node(reader: &Reader, number: u64) -> Result<Option<NodeRow>, Refusal> {
+    read(reader, &node_key(number))
+}
+
+/// Reads the rows of all members, by number.
+///
+/// # Errors
+/// One cannot be read.
+pub fn nodes(reader: &Reader) -> Result<Vec<(u64, NodeRow)>, Refusal> {
+    let rows = reader.children(Table::Config, NODE.as_bytes(), None, MEMBERS_MAX).map_err(storage)?;
+    rows.iter().map(|row| Ok((number_of(&row.key)?, decode(&row.body)?))).collect()
+}
+
+/// Reads the row of one join token.
+///
+/// # Errors
+/// It cannot be read.
+pub fn token(reader: &Reader, id: Id) -> Result<Option<TokenRow>, Refusal> {
+    read(reader, &token_key(id))
+}
+
+/// Ids of the join tokens whose time is up.
+///
+/// # Errors
+/// A row cannot be read.
+pub fn expired_tokens(reader: &Reader, now: Timestamp) -> Result<Vec<Vec<u8>>, Refusal> {
+    let rows = reader.children(Table::Config, JOIN.as_bytes(), None, TOKENS_MAX).map_err(storage)?;
+    let mut expired = Vec::new();
+    for row in rows {
+        if decode::<TokenRow>(&row.body)?.expires <= now {
+            expired.push(row.key);
+        }
+    }
+    Ok(expired)
+}
+
+/// The key of a member's row.
+pub fn node_key(number: u64) -> Vec<u8> {
+    format!("{NODE}{number:016x}").into_bytes()
+}
+
+/// The key of a join token's row.
+pub fn token_key(id: Id) -> Vec<u8> {
+    format!("{JOIN}{}", hex::encode(id.0)).into_bytes()
+}
+
+/// The member's row as all commands before this one leave it.
+///
+/// # Errors
+/// It cannot be read.
+pub fn draft_node(draft: &mut Draft<'_>, number: u64) -> Result<Option<NodeRow>, Refusal> {
+    get(draft, &node_key(number))
+}
+
+/// The token's row as all commands before this one leave it.
+///
+/// # Errors
+/// It cannot be read.
+pub fn draft_token(draft: &mut Draft<'_>, id: Id) -> Result<Option<TokenRow>, Refusal> {
+    get(draft, &token_key(id))
+}
+
+/// The row of the node authority as all commands before this one leave it.
+///
+/// # Errors
+/// It cannot be read.
+pub fn draft_authority(draft: &mut Draft<'_>) -> Result<Option<AuthorityRow>, Refusal> {
+    get(draft, AUTHORITY)
+}
+
+/// How many members there are as all commands before this one leave them.
+///
+/// # Errors
+/// They cannot be read.
+pub fn draft_members(draft: &mut Draft<'_>) -> Result<usize, Refusal> {
+    Ok(draft.keys_below(Table::Config, NODE.as_bytes(), MEMBERS_MAX)?.len())
+}
+
+/// The member that is reached at `address`, as all commands before this one leave them.
+///
+/// # Errors
+/// A row cannot be read.
+pub fn draft_at(draft: &mut Draft<'_>, address: &str) -> Result<Option<NodeRow>, Refusal> {
+    for key in draft.keys_below(Table::Config, NODE.as_bytes(), MEMBERS_MAX)? {
+        let row: Option<NodeRow> = get(draft, &key)?;
+        if let Some(row) = row.filter(|row| row.node_address == address) {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
+}
+
+/// How many join tokens wait as all commands before this one leave them.
+///
+/// # Errors
+/// They cannot be read.
+pub fn draft_tokens(draft: &mut Draft<'_>) -> Result<usize, Refusal> {
+    Ok(draft.keys_below(Table::Config, JOIN.as_bytes(), TOKENS_MAX)?.len())
+}
+
+/// Puts a member's row in place.
+///
+/// # Errors
+/// Its predecessor cannot be read.
+pub fn put_node(draft: &mut Draft<'_>, number: u64, row: &NodeRow) -> Result<(), Refusal> {
+    put(draft, &node_key(number), row)
+}
+
+/// Puts a join token's row in place.
+///
+/// # Errors
+/// Its predecessor cannot be read.
+pub fn put_token(draft: &mut Draft<'_>, id: Id, row: &TokenRow) -> Result<(), Refusal> {
+    put(draft, &token_key(id), row)
+}
+
+/// Puts the row of the node authority in place.
+///
+/// # Errors
+/// Its predecessor cannot be read.
+pub fn put_authority(draft: &mut Draft<'_>, row: &AuthorityRow) -> Result<(), Refusal> {
+    put(draft, AUTHORITY, row)
+}
+
+fn read<T: DeserializeOwned>(reader: &Reader, key: &[u8]) -> Result<Option<T>, Refusal> {
+    reader.row(Table::Config, key).map_err(storage)?.map(|row| decode(&row.body)).transpose()
+}
+
+fn get<T: DeserializeOwned>(draft: &mut Draft<'_>, key: &[u8]) -> Result<Option<T>, Refusal> {
+    draft.get(Table::Config, key)?.map(|opened| decode(opened.body.expose())).transpose()
+}
+
+fn put(draft: &mut Draft<'_>, key: &[u8], row: &impl Serialize) -> Result<(), Refusal> {
+    let body = serde_json::to_vec(row).map_err(|error| Refusal::internal(error.to_string()))?;
+    draft.put(Table::Config, key, Columns::default(), &body)
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::internal(format!("a row of the cluster: {error}")))
+}
+
+fn number_of(key: &[u8]) -> Result<u64, Refusal> {
+    let digits = key.get(NODE.len()..).and_then(|digits| std::str::from_utf8(digits).ok());
+    digits
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        .ok_or_else(|| Refusal::internal("the row of a member has no number in its key"))
+}
+
+/// An id as a UUID text.
+mod uuid {
+    use keyward_model::Id;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(id: &Id, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&id.to_uuid())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
+        Id::from_uuid(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("not an id"))
+    }
+}

@@ -1,0 +1,247 @@
+//! Whole nodes in one process: they join, and are refused, over their real ports.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use keyward_model::{Clock as _, ManualClock, SeededEntropy};
+use serde_json::{Value, json};
+
+use super::join::guest::{self, JoinError};
+use super::token::JoinToken;
+use super::wire::Why;
+use crate::boot::{self, Running, tests::ask};
+use crate::clock::{OsEntropy, SystemClock};
+use crate::config::{Config, Listen, Tls};
+
+/// Turns of 50 ms that something may take.
+const TURNS_MAX: usize = 1200;
+
+fn config(folder: &Path, name: &str) -> Config {
+    let listen = Listen { address: ([127, 0, 0, 1], 0).into(), tls: Tls::Plain, workers: 1, ..Listen::default() };
+    let mut config = Config { data: folder.join(name), listen, ..Config::default() };
+    config.cluster.node_name = Some(name.into());
+    config.cluster.settle_s = 0;
+    config
+}
+
+/// A node with an installation of its own, and its root token.
+fn founder(folder: &Path, name: &str) -> (Running, String) {
+    let running = boot::start(config(folder, name), None).unwrap();
+    let (status, keys) = ask(running.app.config.listen.address, "", "POST", "sys/init", "{}");
+    assert_eq!(status, 200, "{keys}");
+    (running, keys["root_token"].as_str().unwrap().to_owned())
+}
+
+fn token_of(founder: &(Running, String), body: &Value) -> String {
+    let (running, root) = founder;
+    let path = "sys/cluster/join-token";
+    let (status, answer) = ask(running.app.config.listen.address, root, "POST", path, &body.to_string());
+    assert_eq!(status, 200, "{answer}");
+    answer["data"]["join_token"].as_str().unwrap().to_owned()
+}
+
+fn members(founder: &(Running, String)) -> Vec<Value> {
+    let (running, root) = founder;
+    let (status, answer) = ask(running.app.config.listen.address, root, "GET", "sys/cluster/members", "");
+    assert_eq!(status, 200, "{answer}");
+    answer["data"]["members"].as_array().unwrap().clone()
+}
+
+fn join(config: &Config, token: &str) -> Result<(), JoinError> {
+    guest::join(config, token, &SystemClock, &OsEntropy)
+}
+
+/// Waits until it is so.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let (_never, pause) = mpsc::channel::<()>();
+    for _ in 0..TURNS_MAX {
+        if holds() {
+            return;
+        }
+        pause.recv_timeout(Duration::from_millis(50)).ok();
+    }
+    panic!("it did not come to this: {what}");
+}
+
+fn until_voters(founder: &(Running, String), count: usize) {
+    until("all vote", || {
+        let members = members(founder);
+        members.len() == count && members.iter().all(|member| member["role"] == "voter")
+    });
+}
+
+fn why(result: Result<(), JoinError>) -> Why {
+    match result.unwrap_err() {
+        JoinError::Refused { why, .. } => why,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn three_nodes_come_of_one_and_two_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = founder(folder.path(), "one");
+    assert_eq!(members(&one).len(), 1);
+    let mut others = Vec::new();
+    for name in ["two", "three"] {
+        let config = config(folder.path(), name);
+        join(&config, &token_of(&one, &json!({ "name": name }))).unwrap();
+        others.push(boot::start(config, None).unwrap());
+        until_voters(&one, others.len() + 1);
+    }
+    for other in &others {
+        until("it unsealed itself with its own key", || !other.app.barrier.is_sealed());
+    }
+    let members = members(&one);
+    assert_eq!(members.iter().filter(|member| member["leader"] == json!(true)).count(), 1);
+    let mut names: Vec<_> = members.iter().map(|member| member["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["one", "three", "two"]);
+    // What was given lies where a start looks for it; nothing of it is another node's.
+    let key = |name: &str| std::fs::read(folder.path().join(name).join("seal/key")).unwrap();
+    assert!(key("one") != key("two") && key("two") != key("three"));
+
+    // A restart needs no token.
+    let two = others.remove(0);
+    let data = two.app.config.data.clone();
+    assert!(two.stop());
+    let again = boot::start(Config { data, ..config(folder.path(), "two") }, None).unwrap();
+    assert!(!again.app.barrier.is_sealed(), "it had its seal at the start");
+    until_voters(&one, 3);
+
+    // Taken away: no row, no seal, no vote.
+    let gone = again.app.cluster.node().to_uuid();
+    let path = format!("sys/cluster/members/{gone}");
+    until("the others are heard", || ask(one.0.app.config.listen.address, &one.1, "DELETE", &path, "").0 == 204);
+    until_voters(&one, 2);
+    let records = crate::seal::records(&one.0.app.store.reader().unwrap()).unwrap();
+    assert_eq!(records.len(), 2);
+    assert!(records.iter().all(|record| record.node.as_deref() != Some(&gone)));
+    again.stop();
+    for other in others {
+        other.stop();
+    }
+    one.0.stop();
+}
+
+#[test]
+fn a_token_lets_in_one_node_once_in_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = founder(folder.path(), "one");
+    let token = token_of(&one, &json!({}));
+
+    // Two at once with one token.
+    let racing: Vec<_> = ["a", "b"]
+        .map(|name| {
+            let (config, token) = (config(folder.path(), name), token.clone());
+            std::thread::spawn(move || join(&config, &token))
+        })
+        .into_iter()
+        .map(|thread| thread.join().unwrap())
+        .collect();
+    assert_eq!(racing.iter().filter(|result| result.is_ok()).count(), 1, "{racing:?}");
+    assert_eq!(racing.into_iter().find(Result::is_err).map(why), Some(Why::Token));
+    assert_eq!(why(join(&config(folder.path(), "c"), &token)), Why::Token, "used");
+
+    // One that was never made, and one whose secret is another.
+    let parsed = JoinToken::parse(&token_of(&one, &json!({}))).unwrap();
+    let forged = parsed.forged(&SeededEntropy::new(1)).text().unwrap();
+    assert_eq!(why(join(&config(folder.path(), "c"), forged.expose())), Why::Token, "forged");
+
+    // For another name.
+    let named = token_of(&one, &json!({ "name": "d" }));
+    assert_eq!(why(join(&config(folder.path(), "c"), &named)), Why::Name);
+
+    // Ended, by the clock of the cluster and by that of the node.
+    let short = token_of(&one, &json!({ "ttl": "1s" }));
+    let ends = JoinToken::parse(&short).unwrap().expires;
+    until("it ended", || SystemClock.now() > ends);
+    let behind = ManualClock::new(ends.plus_seconds(-1));
+    let late = guest::join(&config(folder.path(), "c"), &short, &behind, &OsEntropy);
+    assert!(matches!(why(late), Why::Expired | Why::Token), "its row may be gone already");
+    assert!(matches!(join(&config(folder.path(), "c"), &short), Err(JoinError::Expired(_))));
+
+    // A clock that is far off.
+    let off = ManualClock::new(SystemClock.now().plus_seconds(-1000));
+    let skewed = guest::join(&config(folder.path(), "c"), &token_of(&one, &json!({})), &off, &OsEntropy);
+    assert_eq!(why(skewed), Why::Clock);
+    assert!(!folder.path().join("c").exists(), "who was refused has written nothing");
+    one.0.stop();
+}
+
+#[test]
+fn another_cluster_and_old_data_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (founder(folder.path(), "one"), founder(folder.path(), "other"));
+    let ours = JoinToken::parse(&token_of(&one, &json!({}))).unwrap();
+    let theirs = JoinToken::parse(&token_of(&other, &json!({}))).unwrap();
+    let expires = SystemClock.now().plus_seconds(60);
+    let entropy = SeededEntropy::new(1);
+    let mixed = JoinToken::draw(theirs.cluster, theirs.authority, ours.addresses.clone(), expires, None, &entropy);
+    let error = join(&config(folder.path(), "new"), mixed.text().unwrap().expose()).unwrap_err().to_string();
+    assert!(error.contains("not of the cluster that made the join token"), "{error}");
+
+    let api = one.0.app.config.listen.address.to_string();
+    let wrong = JoinToken::draw(ours.cluster, ours.authority, vec![api], expires, None, &entropy);
+    let error = join(&config(folder.path(), "new"), wrong.text().unwrap().expose()).unwrap_err().to_string();
+    assert!(error.contains("no node port answers there"), "{error}");
+
+    let token = ours.text().unwrap();
+    let said = |name: &str| join(&config(folder.path(), name), token.expose()).unwrap_err().to_string();
+    assert!(said("one").contains("already holds a node of this cluster"), "{}", said("one"));
+    assert!(said("other").contains("of another cluster"), "{}", said("other"));
+    let alone = boot::start(config(folder.path(), "alone"), None).unwrap();
+    assert!(alone.stop());
+    assert!(said("alone").contains("an installation of its own"), "{}", said("alone"));
+    std::fs::create_dir(folder.path().join("full")).unwrap();
+    std::fs::write(folder.path().join("full/x"), "x").unwrap();
+    assert!(said("full").contains("not empty"), "{}", said("full"));
+
+    // A folder that was copied from a member is not taken for one.
+    let copy = folder.path().join("copy");
+    std::fs::create_dir_all(copy.join("cluster")).unwrap();
+    for name in ["cluster.json", "node.pem", "ca.pem"] {
+        std::fs::copy(folder.path().join("one/cluster").join(name), copy.join("cluster").join(name)).unwrap();
+    }
+    let error = boot::start(config(folder.path(), "copy"), None).unwrap_err().to_string();
+    assert!(error.contains("not of this node"), "{error}");
+    one.0.stop();
+    other.0.stop();
+}
+
+#[test]
+fn who_makes_no_sense_is_closed_and_counted() {
+    use std::io::{Read as _, Write as _};
+    let folder = tempfile::tempdir().unwrap();
+    let one = founder(folder.path(), "one");
+    let token = JoinToken::parse(&token_of(&one, &json!({}))).unwrap();
+    let address = token.addresses.first().unwrap();
+    for bytes in [&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"[..], &[0; 64], b"\x16\x03\x01\x00\x05hello"] {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut rest = Vec::new();
+        drop(stream.read_to_end(&mut rest)); // an alert at most, then the end
+        assert!(rest.len() < 64);
+    }
+    until("all were counted", || one.0.app.cluster.closed() >= 3);
+    // After all that a node still joins.
+    join(&config(folder.path(), "two"), token.text().unwrap().expose()).unwrap();
+    one.0.stop();
+}
+
+#[test]
+fn a_wrong_token_can_be_tried_ten_times_a_minute() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = founder(folder.path(), "one");
+    let cluster = &one.0.app.cluster;
+    let (source, other) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+    for _ in 0..10 {
+        assert!(cluster.may_try(source, 600));
+        cluster.note_wrong(source, 600);
+    }
+    assert!(!cluster.may_try(source, 659) && cluster.may_try(other, 659));
+    assert!(cluster.may_try(source, 660));
+    one.0.stop();
+}

@@ -1,0 +1,290 @@
+//! Membership: what the rows of the cluster say becomes what Raft does, one change at a time.
+//!
+//! The rows say who should be a member; the leader makes it so: it adds who is missing as one that only listens, lets it
+//! vote once it has kept up for a while, follows a node that moved, and takes away whoever has no row any more. All of it
+//! can stop anywhere and is taken up by the next leader. Every node also renews its certificate here, and one that has just
+//! joined unseals itself when the state with its seal has arrived.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use keyward_model::Id;
+use keyward_model::Table;
+use keyward_model::event::EventKind;
+use keyward_raft::{ChangeError, Member, Role};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::app::Worker;
+use crate::boot;
+use crate::cluster::renewal;
+use crate::cluster::rows::{self, NodeRow};
+use crate::record::Facts;
+use crate::refusal::Refusal;
+use crate::seal;
+
+/// How often the members are looked at; sooner when something happened.
+const EVERY: Duration = Duration::from_millis(250);
+/// Pause before something that failed is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Entries that a node may be behind and still counts as keeping up.
+const LAG_MAX: u64 = 1024;
+/// Silence after which it does not.
+const SILENT_MS: u64 = 1000;
+
+/// What is to be changed next.
+#[derive(Debug, PartialEq, Eq)]
+enum Step<'a> {
+    Add(u64, &'a str),
+    Readdress(u64, &'a str),
+    Promote(u64),
+    Remove(u64),
+}
+
+/// What this node remembers from turn to turn. None of it has to outlive it.
+#[derive(Default)]
+struct Memory {
+    /// Since when a node that only listens has kept up.
+    keeping_up: HashMap<u64, Instant>,
+    /// Not before then: the last try failed.
+    renew_after: Option<Instant>,
+    change_after: Option<Instant>,
+    unseal_after: Option<Instant>,
+    yield_after: Option<Instant>,
+    /// Whether this node came without a seal and waits for the state that holds it.
+    waits_for_seal: bool,
+    /// What Raft was told about standing for election.
+    may_lead: Option<bool>,
+}
+
+/// Looks after the members until the server stops.
+pub async fn run(worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut memory =
+        Memory { waits_for_seal: worker.app.barrier.is_sealed() && !has_seal(&worker), ..Memory::default() };
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = worker.app.cluster.nudged() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        if worker.app.cluster.trust().is_some() {
+            turn(&worker, &mut memory).await;
+        }
+    }
+}
+
+async fn turn(worker: &Worker, memory: &mut Memory) {
+    let now = Instant::now();
+    let passed = |after: Option<Instant>| after.is_none_or(|after| now >= after);
+    if memory.waits_for_seal && passed(memory.unseal_after) && has_seal(worker) {
+        match unseal(worker).await {
+            Ok(()) => memory.waits_for_seal = false,
+            Err(error) => {
+                tracing::error!(error = %error, "this node could not unseal itself with its own seal; it tries again");
+                memory.unseal_after = Some(now + AGAIN_AFTER);
+            }
+        }
+    }
+    may_lead(worker, memory, now).await;
+    if passed(memory.renew_after) && renewal::is_due(worker) {
+        memory.renew_after = Some(now + AGAIN_AFTER);
+        if let Err(refusal) = renewal::renew(worker).await {
+            tracing::warn!(?refusal, "the certificate of this node is renewed later");
+        }
+    }
+    if !worker.app.barrier.node().leadership().borrow().leads {
+        memory.keeping_up.clear();
+    } else if passed(memory.change_after) {
+        if let Err(why) = reconcile(worker, memory).await {
+            tracing::warn!(reason = %why, "the members are looked at again in a moment");
+            memory.change_after = Some(now + AGAIN_AFTER);
+        }
+        if let Err(refusal) = forget_expired(worker).await {
+            tracing::warn!(?refusal, "join tokens whose time is up are removed later");
+        }
+    }
+}
+
+/// A sealed node does not stand for election: it could not write. One that leads lets another.
+async fn may_lead(worker: &Worker, memory: &mut Memory, now: Instant) {
+    let node = worker.app.barrier.node();
+    let may = !worker.app.barrier.is_sealed() || node.is_alone();
+    if memory.may_lead != Some(may) {
+        node.campaign(may);
+        memory.may_lead = Some(may);
+    }
+    let leads = node.leadership().borrow().leads;
+    if !may && leads && memory.yield_after.is_none_or(|after| now >= after) {
+        memory.yield_after = Some(now + AGAIN_AFTER);
+        if let Err(error) = node.hand_over(None).await {
+            tracing::warn!(error = %error, "this node leads and is sealed, and no other one can take over: nothing is written");
+        }
+    }
+}
+
+/// Takes the next step towards what the rows say, if there is one.
+async fn reconcile(worker: &Worker, memory: &mut Memory) -> Result<(), String> {
+    let app = &worker.app;
+    let rows = rows::nodes(worker.reader()).map_err(|_| "the rows of the members cannot be read".to_owned())?;
+    let node = app.barrier.node();
+    let members = node.members();
+    let committed = node.status().committed.unwrap_or(0);
+    note_keeping_up(&members, committed, &mut memory.keeping_up);
+    let settle = Duration::from_secs(app.config.cluster.settle_s);
+    let settled = |number| memory.keeping_up.get(&number).is_some_and(|since| since.elapsed() >= settle);
+    let Some(step) = next(app.cluster.number(), &rows, &members, &settled) else { return Ok(()) };
+    let changed = match step {
+        Step::Add(number, address) => node.add_learner(number, address).await,
+        Step::Readdress(number, address) => node.readdress(number, address).await,
+        Step::Promote(number) => node.promote(number).await,
+        Step::Remove(number) => node.remove(number).await,
+    };
+    match changed {
+        Ok(()) => tracing::info!(change = ?step, "the members changed"),
+        Err(ChangeError::NotLeader { .. }) => {} // the next one takes it up
+        Err(error) => return Err(format!("{step:?}: {error}")),
+    }
+    Ok(())
+}
+
+fn note_keeping_up(members: &[Member], committed: u64, since: &mut HashMap<u64, Instant>) {
+    let keeps_up = |member: &&Member| {
+        member.role == Role::Learner
+            && member.heard_ms.is_some_and(|heard| heard <= SILENT_MS)
+            && member.matched.is_some_and(|matched| matched.saturating_add(LAG_MAX) >= committed)
+    };
+    let now: Vec<u64> = members.iter().filter(keeps_up).map(|member| member.node).collect();
+    since.retain(|number, _| now.contains(number));
+    for number in now {
+        since.entry(number).or_insert_with(Instant::now);
+    }
+}
+
+/// The next step from `members` to `rows`. Nothing is done before this node, which leads, has a row itself: an
+/// installation from before there were any is not taken apart.
+fn next<'a>(
+    me: u64,
+    rows: &'a [(u64, NodeRow)],
+    members: &[Member],
+    settled: &dyn Fn(u64) -> bool,
+) -> Option<Step<'a>> {
+    let row_of = |number: u64| rows.iter().find(|(known, _)| *known == number).map(|(_, row)| row);
+    let member_of = |number: u64| members.iter().find(|member| member.node == number);
+    row_of(me)?;
+    if let Some(gone) = members.iter().find(|member| member.node != me && row_of(member.node).is_none()) {
+        return Some(Step::Remove(gone.node));
+    }
+    for (number, row) in rows {
+        match member_of(*number) {
+            None => return Some(Step::Add(*number, &row.node_address)),
+            Some(member) if member.address != row.node_address => {
+                return Some(Step::Readdress(*number, &row.node_address));
+            }
+            Some(_) => {}
+        }
+    }
+    members
+        .iter()
+        .find(|member| member.role == Role::Learner && settled(member.node))
+        .map(|member| Step::Promote(member.node))
+}
+
+/// Whether the state holds a seal that only this node's key file opens.
+fn has_seal(worker: &Worker) -> bool {
+    let me = worker.app.cluster.node();
+    seal::records(worker.reader()).is_ok_and(|records| records.iter().any(|record| record.opens_at_start(me)))
+}
+
+/// Unseals with the key file. Reads every row once, hence not on this thread.
+async fn unseal(worker: &Worker) -> Result<(), String> {
+    let app = std::sync::Arc::clone(&worker.app);
+    let opening = tokio::task::spawn_blocking(move || {
+        let me = app.cluster.node();
+        boot::unseal_by_key_file(&app.config, &app.store, &app.barrier, me).map_err(|error| error.to_string())
+    });
+    opening.await.map_err(|error| error.to_string())??;
+    tracing::info!("this node unsealed itself with its own seal");
+    Ok(())
+}
+
+/// Removes the rows of join tokens whose time is up.
+async fn forget_expired(worker: &Worker) -> Result<(), Refusal> {
+    let barrier = &worker.app.barrier;
+    if barrier.is_sealed() {
+        return Ok(());
+    }
+    let expired = rows::expired_tokens(worker.reader(), barrier.now())?;
+    if expired.is_empty() {
+        return Ok(());
+    }
+    let request = Id::random(barrier.entropy());
+    let mut facts = Facts::new(request, barrier.now(), None, "system");
+    facts.set(EventKind::SysConfig, "administer", "system");
+    facts.object = Some("join token");
+    let intent = facts.intent(barrier.entropy(), barrier.now());
+    barrier
+        .write(&worker.snapshots, request, &intent, |draft| {
+            expired.iter().try_for_each(|key| draft.remove(Table::Config, key))
+        })
+        .await
+        .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use keyward_model::Timestamp;
+
+    use super::*;
+
+    fn row(number: u64, address: &str) -> (u64, NodeRow) {
+        let row = NodeRow {
+            node: Id([u8::try_from(number).unwrap(); 16]),
+            name: "n".into(),
+            incarnation: 1,
+            node_address: address.into(),
+            api_address: String::new(),
+            joined: Timestamp(0),
+            certificate_until: Timestamp(0),
+        };
+        (number, row)
+    }
+
+    fn member(node: u64, address: &str, role: Role) -> Member {
+        Member { node, address: address.into(), role, matched: Some(10), heard_ms: Some(10) }
+    }
+
+    #[test]
+    fn members_follow_the_rows_one_step_at_a_time() {
+        let voter = |node| member(node, "a", Role::Voter);
+        let listens = |node| member(node, "a", Role::Learner);
+        let rows = [row(1, "a"), row(2, "a")];
+        let none = |_| false;
+        assert_eq!(next(1, &rows, &[voter(1), voter(2)], &none), None);
+        assert_eq!(next(1, &rows, &[voter(1)], &none), Some(Step::Add(2, "a")));
+        assert_eq!(next(1, &rows, &[voter(1), listens(2)], &none), None, "not before it has kept up");
+        assert_eq!(next(1, &rows, &[voter(1), listens(2)], &|_| true), Some(Step::Promote(2)));
+        assert_eq!(next(1, &rows, &[voter(1), voter(2), voter(3)], &none), Some(Step::Remove(3)));
+        let moved = [row(1, "a"), row(2, "b")];
+        assert_eq!(next(1, &moved, &[voter(1), voter(2)], &none), Some(Step::Readdress(2, "b")));
+        assert_eq!(next(1, &[], &[voter(1), voter(2)], &none), None, "an installation without rows is left alone");
+        assert_eq!(next(1, &[row(2, "a")], &[voter(1), voter(2)], &none), None, "as is one that lacks the leader's");
+    }
+
+    #[test]
+    fn whoever_falls_silent_or_behind_begins_anew() {
+        let mut since = HashMap::new();
+        let at = |heard_ms, matched| Member { heard_ms, matched, ..member(2, "a", Role::Learner) };
+        note_keeping_up(&[at(Some(10), Some(5000))], 5000, &mut since);
+        assert!(since.contains_key(&2));
+        for fallen in [at(Some(SILENT_MS + 1), Some(5000)), at(Some(10), Some(10)), at(None, Some(5000))] {
+            let mut since = since.clone();
+            note_keeping_up(&[fallen], 5000, &mut since);
+            assert!(since.is_empty());
+        }
+        note_keeping_up(&[Member { role: Role::Voter, ..at(Some(10), Some(5000)) }], 5000, &mut since);
+        assert!(since.is_empty());
+    }
+}
