@@ -19,6 +19,9 @@
 //!   seeds are fixed: two runs ask for the same keys in the same order.
 //! - *Processor time per request* is that of the whole server process, from `/proc`, over warm-up and window: it is
 //!   less noisy than the rate. For the server it needs `--server-pid`.
+//! - *Of a cluster*, `--also` names the other nodes. A connection that breaks goes to the next node that takes it. The
+//!   longest silence, in which no connection had a good answer, is then what a fault was felt like: kill a node during
+//!   the run.
 //! - Latencies are kept in a histogram that is exact to 1 %; p99.9 of fewer than some ten thousand requests is noise.
 
 mod histogram;
@@ -45,7 +48,7 @@ use serde_json::{Value, json};
 
 use self::bare::Bare;
 use self::endpoint::Endpoint;
-use self::load::{Load, Order, Tally};
+use self::load::{Load, Node, Order, Tally};
 use self::report::{Line, Measured};
 use self::request::{Operation, Requests};
 use crate::client::Client;
@@ -63,6 +66,9 @@ const KEYS_MAX: u64 = 10_000_000;
     after_help = "Examples:\n  keyward bench --connections 1,64,256 --workload read,write\n  keyward bench --populate 1000000\n  keyward bench --populated --keys 1000000 --workload read"
 )]
 pub(crate) struct Arguments {
+    /// Other nodes of the same cluster: connections are dealt out to all of them in turn, the one at `--address` first
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESS")]
+    also: Vec<String>,
     /// What to do: `mix` reads, and writes one time in ten; `list` lists folders of ten
     #[arg(long, value_enum, value_delimiter = ',', default_value = "read")]
     workload: Vec<Workload>,
@@ -143,12 +149,17 @@ impl Workload {
 /// The server cannot be reached or refuses a single request made before measuring; out-of-range arguments.
 pub(crate) fn run(session: &mut Session, arguments: &Arguments) -> Result<(), CliError> {
     arguments.check()?;
-    let client = session.client()?;
-    check_mount(&client, trim(&arguments.mount))?;
+    let clients = clients(session, &arguments.also)?;
+    let mut nodes = Vec::with_capacity(clients.len());
+    for client in &clients {
+        check_mount(client, trim(&arguments.mount))?;
+        nodes.push(Node {
+            endpoint: Endpoint::of(client)?,
+            requests: Requests::new(client, trim(&arguments.mount), trim(&arguments.prefix), arguments.value_size),
+        });
+    }
     let keys = arguments.populate.unwrap_or(arguments.keys);
-    let requests = Requests::new(&client, trim(&arguments.mount), trim(&arguments.prefix), arguments.value_size);
-    let server = Endpoint::of(&client)?;
-    let bulk = Bulk { server: &server, requests: &requests, threads: arguments.threads(), keys };
+    let bulk = Bulk { nodes: &nodes, threads: arguments.threads(), keys };
     if !arguments.populated {
         session.output.hint(&format!(
             "making {keys} secrets below {}/{} …",
@@ -162,7 +173,7 @@ pub(crate) fn run(session: &mut Session, arguments: &Arguments) -> Result<(), Cl
     }
     let memory = || arguments.server_pid.and_then(report::memory_mib);
     let memory_before = memory();
-    let lines = measure(session, arguments, &server, &requests);
+    let lines = measure(session, arguments, &nodes);
     let memory_after = memory();
     if let (Some(before), Some(after)) = (memory_before, memory_after) {
         session.output.hint(&format!("memory of the server: {before} MiB before measuring, {after} MiB after"));
@@ -172,28 +183,35 @@ pub(crate) fn run(session: &mut Session, arguments: &Arguments) -> Result<(), Cl
         bulk.run(Operation::Remove)?;
     }
     let settings = json!({
-        "address": client.base().as_str(), "keys": keys, "value_bytes": arguments.value_size, "rounds": arguments.rounds,
+        "addresses": clients.iter().map(|client| client.base().as_str()).collect::<Vec<_>>(), "keys": keys, "value_bytes": arguments.value_size, "rounds": arguments.rounds,
         "duration_s": arguments.duration, "warm_up_s": arguments.warm_up, "threads": arguments.threads(),
         "cores": cores(), "server_mib_before": memory_before, "server_mib_after": memory_after,
     });
     report::write(session, &settings, &lines?)
 }
 
-fn measure(
-    session: &mut Session,
-    arguments: &Arguments,
-    server: &Endpoint,
-    requests: &Requests,
-) -> Result<Vec<Line>, CliError> {
-    let sizes = load::sample(server, requests)?;
-    let bare = if arguments.no_bare { None } else { Some(Bare::start(server, sizes)?) };
+/// A client for each node.
+fn clients(session: &mut Session, also: &[String]) -> Result<Vec<Client>, CliError> {
+    let mut clients = vec![session.client()?];
+    let told = session.global.address.take();
+    for address in also {
+        session.global.address = Some(address.clone());
+        clients.push(session.client()?);
+    }
+    session.global.address = told;
+    Ok(clients)
+}
+
+fn measure(session: &mut Session, arguments: &Arguments, nodes: &[Node]) -> Result<Vec<Line>, CliError> {
+    let Some(first) = nodes.first() else { return Err(CliError::Usage("no address".into())) };
+    let sizes = load::sample(first)?;
+    let bare = if arguments.no_bare { None } else { Some(Bare::start(first, sizes)?) };
     let mut lines = Vec::new();
     for workload in &arguments.workload {
         for connections in &arguments.connections {
             session.output.hint(&format!("{}, {connections} connections …", workload.name()));
-            let load = |endpoint| Load {
-                endpoint,
-                requests,
+            let load = |nodes| Load {
+                nodes,
                 connections: *connections,
                 threads: arguments.threads(),
                 order: workload.order(arguments.keys),
@@ -202,11 +220,9 @@ fn measure(
             };
             let mut line = Line::new(workload.name(), *connections);
             for _ in 0..arguments.rounds {
-                line.server.add(round(&load(server), arguments.server_pid)?);
+                line.server.add(round(&load(nodes), arguments.server_pid)?);
                 if let Some(bare) = &bare {
-                    line.bare
-                        .get_or_insert_with(Measured::default)
-                        .add(round(&load(bare.endpoint()), Some(bare.pid()))?);
+                    line.bare.get_or_insert_with(Measured::default).add(round(&load(bare.nodes()), Some(bare.pid()))?);
                 }
             }
             lines.push(line);
@@ -224,8 +240,7 @@ fn round(load: &Load<'_>, pid: Option<u32>) -> Result<(Tally, Option<Duration>),
 
 /// Every key once, as fast as it goes.
 struct Bulk<'a> {
-    server: &'a Endpoint,
-    requests: &'a Requests,
+    nodes: &'a [Node],
     threads: usize,
     keys: u64,
 }
@@ -234,8 +249,7 @@ impl Bulk<'_> {
     /// Seconds it took.
     fn run(&self, operation: Operation) -> Result<f64, CliError> {
         let load = Load {
-            endpoint: self.server,
-            requests: self.requests,
+            nodes: self.nodes,
             connections: BULK_CONNECTIONS,
             threads: self.threads,
             order: Order::Once { keys: self.keys, operation },

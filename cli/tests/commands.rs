@@ -498,6 +498,24 @@ fn bench_makes_measures_and_removes() {
 }
 
 #[test]
+fn bench_deals_its_connections_out_to_all_nodes() {
+    let node = || {
+        Responder::start()
+            .on("GET /v1/sys/internal/ui/mounts/secret", 200, preflight("secret/", "2"))
+            .otherwise(200, envelope(&version(1)))
+    };
+    let (one, two) = (node(), node());
+    let also = format!("--also={}", two.address());
+    let arguments = ["bench", "--connections=2", "--keys=5", "--duration=0.1", "--warm-up=0", "--format=json", &also];
+    let report: Value = serde_json::from_str(&one.run(&arguments, "").expect(0).out).unwrap();
+    assert_eq!(report["settings"]["addresses"].as_array().unwrap().len(), 2);
+    assert!(report["results"][0]["server"]["longest_silence_ms"].as_f64().unwrap() > 0.0, "{report}");
+    for server in [&one, &two] {
+        assert!(server.count("GET /v1/secret/data/keyward-bench/f000000") > 0);
+    }
+}
+
+#[test]
 fn bench_counts_what_is_refused_as_errors() {
     let server = Responder::start()
         .on("GET /v1/sys/internal/ui/mounts/secret", 200, preflight("secret/", "2"))

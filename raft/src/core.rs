@@ -11,9 +11,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use crate::applier::{Job, Standing};
+use crate::applier::Standing;
 use crate::change::Changes;
 use crate::compare::compare;
+use crate::jobs::Job;
 use crate::link::{Board, Dialer, Host};
 use crate::log::Log;
 use crate::machine::Machine;

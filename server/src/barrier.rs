@@ -17,7 +17,7 @@ use keyward_model::{
 };
 use keyward_raft::{Node, SubmitError};
 use keyward_storage::{Reader, row_digest};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::refusal::Refusal;
 use crate::seal::OpenedKeys;
@@ -96,6 +96,8 @@ struct Pipeline {
     blobs: HashMap<u64, VersionBlob>,
     /// Commands enqueued and not yet settled.
     in_flight: usize,
+    /// How the command enqueued last ends.
+    newest: Option<Seen>,
     /// A command found another state: nothing more is enqueued until the rest is settled.
     stale: bool,
     /// The next number of a version blob; `None` until read from the database.
@@ -141,6 +143,7 @@ impl Barrier {
                 overlay: HashMap::new(),
                 blobs: HashMap::new(),
                 in_flight: 0,
+                newest: None,
                 stale: false,
                 next_blob: None,
                 last: Timestamp(0),
@@ -220,7 +223,8 @@ impl Barrier {
     /// if the state moved under it. `intent` is the audit record that travels with the command, made once it is decided what
     /// to change: it may say the number of a new version.
     ///
-    /// Without a change nothing is proposed, and the second part is `None`.
+    /// Without a change nothing is proposed, and the second part is `None`. Such an answer, and a refusal, wait for the
+    /// commands under way that `decide` saw: nobody is told what a crash could undo, or a read could contradict.
     ///
     /// # Errors
     /// What `decide` refuses; sealed; no leader; the disk is full; or an outcome that is not known.
@@ -238,7 +242,12 @@ impl Barrier {
                     self.until_drained().await;
                     continue;
                 }
-                Proposal::Nothing(decided) => return Ok((decided, None)),
+                Proposal::Nothing(decided, seen) => {
+                    if came_true(seen).await {
+                        return decided.map(|decided| (decided, None));
+                    }
+                    continue;
+                }
                 Proposal::UnderWay(decided, done) => (decided, done),
             };
             match done.await {
@@ -278,11 +287,12 @@ impl Barrier {
             mounts_generation: self.generations.of(Table::Mounts),
             at,
         };
-        let decided = decide(&mut draft)?;
+        let decided = decide(&mut draft);
         let Draft { touched, changes, sum, next_blob, .. } = draft;
-        if changes.is_empty() {
-            return Ok(Proposal::Nothing(decided));
-        }
+        let decided = match decided {
+            Ok(decided) if !changes.is_empty() => decided,
+            nothing => return Ok(Proposal::Nothing(nothing, pipeline.newest_under_way())),
+        };
         let added = changes.iter().filter_map(|change| match change {
             Change::AddVersion { id, blob } => Some((*id, blob.clone())),
             _ => None,
@@ -292,6 +302,8 @@ impl Barrier {
         let ticket = self.node.enqueue(command).map_err(|error| submit(&error))?;
         let blobs: Vec<u64> = added.iter().map(|(id, _)| *id).collect();
         let keys = pipeline.enqueued(touched, added, sum, next_blob);
+        let (came, newest) = watch::channel(None);
+        pipeline.newest = Some(newest);
         drop(pipeline);
         // A task of its own, since a caller that hangs up drops the request's future: the overlay must not outlive,
         // nor be outlived by, the command it stands for.
@@ -299,7 +311,9 @@ impl Barrier {
         let barrier = Arc::clone(self);
         tokio::task::spawn_local(async move {
             let outcome = ticket.await;
-            barrier.settle(&keys, &blobs, !matches!(outcome, Ok(Outcome::Done)));
+            let done = matches!(outcome, Ok(Outcome::Done));
+            barrier.settle(&keys, &blobs, !done);
+            came.send_replace(Some(done));
             drop(answer.send(outcome));
         });
         Ok(Proposal::UnderWay(decided, done))
@@ -399,6 +413,10 @@ impl Pipeline {
             .collect()
     }
 
+    fn newest_under_way(&self) -> Option<Seen> {
+        self.newest.clone().filter(|_| self.in_flight > 0)
+    }
+
     fn forget(&mut self) {
         self.sum = None;
         self.next_blob = None;
@@ -408,12 +426,24 @@ impl Pipeline {
     }
 }
 
+/// How a command ends: whether it came to pass as it was decided. One that does tells so of all before it, since each is
+/// decided on the sum that the one before leaves.
+type Seen = watch::Receiver<Option<bool>>;
+
+/// Waits for the newest command that a decision saw under way; `false`: it did not see the state as it became.
+async fn came_true(seen: Option<Seen>) -> bool {
+    match seen {
+        None => true,
+        Some(mut newest) => newest.wait_for(Option::is_some).await.is_ok_and(|done| *done == Some(true)),
+    }
+}
+
 /// What became of the synchronous half of a write.
 enum Proposal<T> {
     /// Commands that missed their state are still under way: wait for them.
     NotYet,
-    /// Decided, and nothing to change.
-    Nothing(T),
+    /// Refused, or nothing to change; with what was under way when that was decided.
+    Nothing(Result<T, Refusal>, Option<Seen>),
     /// Decided and enqueued.
     UnderWay(T, oneshot::Receiver<Result<Outcome, SubmitError>>),
 }

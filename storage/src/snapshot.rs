@@ -56,9 +56,7 @@ impl Store {
         let held = reader::meta(&connect::open(snapshot, Role::Reader, self.options())?)?;
         let next = self.place().current().next(held.applied);
         let file = next.file(directory);
-        File::open(snapshot)
-            .and_then(|opened| opened.sync_all())
-            .map_err(|e| StoreError::flush(snapshot, &e))?;
+        File::open(snapshot).and_then(|opened| opened.sync_all()).map_err(|e| StoreError::flush(snapshot, &e))?;
         rename(snapshot, &file).map_err(|e| StoreError::file("renaming", snapshot, &e))?;
         let place = Place::open(directory, next, self.options())?;
         place.current().write(directory)?;

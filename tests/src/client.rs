@@ -3,7 +3,7 @@
 //! Clients for programs tidy paths up and refuse what is malformed. The suites must be able to send it.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,6 +15,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 pub struct Client {
     host: String,
     token: String,
+    patience: Duration,
     connection: Option<BufReader<TcpStream>>,
 }
 
@@ -33,13 +34,19 @@ impl Client {
     /// A client of the server at `http://host:port`. It connects when it first has something to say.
     pub fn new(address: &str, token: &str) -> Self {
         let host = address.strip_prefix("http://").expect("an address with http://").trim_end_matches('/');
-        Self { host: host.to_owned(), token: token.to_owned(), connection: None }
+        Self { host: host.to_owned(), token: token.to_owned(), patience: ANSWER_MAX, connection: None }
+    }
+
+    /// The same, but it waits no longer than this for a connection or for a part of an answer.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The same server for another caller.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
-        Self { host: self.host.clone(), token: token.to_owned(), connection: None }
+        Self { host: self.host.clone(), token: token.to_owned(), patience: self.patience, connection: None }
     }
 
     /// The same server for a caller without a token.
@@ -85,6 +92,20 @@ impl Client {
 
     /// As [`Client::call`], with further headers.
     pub fn call_with(&mut self, verb: &str, path: &str, more: &[(&str, &str)], body: Option<&Value>) -> Response {
+        self.try_call(verb, path, more, body).unwrap_or_else(|error| panic!("{verb} {path}: {error}"))
+    }
+
+    /// As [`Client::call_with`].
+    ///
+    /// # Errors
+    /// The connection fails before the whole answer is there.
+    pub fn try_call(
+        &mut self,
+        verb: &str,
+        path: &str,
+        more: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> std::io::Result<Response> {
         let token = self.token.clone();
         let mut headers = vec![("X-Vault-Request", "true")];
         if !token.is_empty() {
@@ -96,7 +117,6 @@ impl Client {
         }
         headers.extend_from_slice(more);
         self.send(verb, &format!("/v1/{path}"), &headers, text.as_deref().map(str::as_bytes))
-            .unwrap_or_else(|error| panic!("{verb} {path}: {error}"))
     }
 
     /// Sends exactly this: `target` and headers as they are, besides `Host` and `Content-Length`.
@@ -127,10 +147,8 @@ impl Client {
     /// # Errors
     /// The connection fails before the whole answer is there.
     pub fn raw(&mut self, request: &[u8], head: bool) -> std::io::Result<Response> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => BufReader::new(self.connect()?),
-        };
+        self.connect()?;
+        let mut connection = self.connection.take().ok_or(std::io::ErrorKind::NotConnected)?;
         connection.get_mut().write_all(request)?;
         let response = read_response(&mut connection, head)?;
         if !response.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
@@ -147,12 +165,21 @@ impl Client {
         }
     }
 
-    fn connect(&self) -> std::io::Result<TcpStream> {
-        let stream = TcpStream::connect(&self.host)?;
+    /// Opens the connection, if there is none. Whatever fails here, nothing of a request was sent.
+    ///
+    /// # Errors
+    /// Nobody listens there, or no answer came in time.
+    pub fn connect(&mut self) -> std::io::Result<()> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        let address = self.host.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+        let stream = TcpStream::connect_timeout(&address, self.patience)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_MAX))?;
-        stream.set_write_timeout(Some(ANSWER_MAX))?;
-        Ok(stream)
+        stream.set_read_timeout(Some(self.patience))?;
+        stream.set_write_timeout(Some(self.patience))?;
+        self.connection = Some(BufReader::new(stream));
+        Ok(())
     }
 }
 

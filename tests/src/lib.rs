@@ -1,8 +1,11 @@
 //! The harness of the black-box suites: a real `keyward` process, and a client that says exactly what it is told to.
 //!
-//! [`server`] starts and kills nodes, on a [`disk`] that can run full if it must be, [`client`] speaks HTTP to them byte by byte, [`replay`] repeats recorded
-//! scenarios and compares, [`disguise`] looks for secrets where none may be, [`fuzz`] holds what fuzzers call, [`suite`]
-//! finds what a suite needs in the repository and on the machine.
+//! [`server`] starts and kills nodes, on a [`disk`] that can run full if it must be, [`client`] speaks HTTP to them byte by
+//! byte, [`replay`] repeats recorded scenarios and compares, [`disguise`] looks for secrets where none may be, [`fuzz`] holds
+//! what fuzzers call, [`suite`] finds what a suite needs in the repository and on the machine.
+//!
+//! Of clusters: [`cluster`] runs three nodes and hurts them, [`network`] cuts them off from each other, [`load`] has
+//! clients work on them and keeps a [`history`], which [`order`] and [`linearizable`] judge, with what [`owners`] tells.
 //!
 //! Everything here panics when it cannot go on: that is how a test fails.
 
@@ -14,6 +17,20 @@ pub mod server;
 pub mod disk;
 
 pub mod client;
+
+pub mod network;
+
+pub mod cluster;
+
+pub mod history;
+
+pub mod owners;
+
+pub mod order;
+
+pub mod linearizable;
+
+pub mod load;
 
 pub mod replay;
 

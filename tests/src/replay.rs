@@ -23,6 +23,7 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 use serde_json::{Map, Value};
 
 use crate::client::Client;
+use crate::suite;
 use volatile::Run;
 
 /// What a path keeps as it is; everything else is percent-encoded.
@@ -74,7 +75,8 @@ fn repeat(
     variables: &mut BTreeMap<String, Value>,
 ) -> Outcome {
     if let Some(pause) = recorded.sleep_ms {
-        wait(Duration::from_millis(pause));
+        // A lifetime must be over before the next step means anything.
+        suite::rest(Duration::from_millis(pause));
     }
     let step = recorded.filled_in(variables);
     let (status, body, header) = send(&step, address, &variables["ROOT"]);
@@ -188,10 +190,4 @@ fn text(value: &Value) -> String {
 
 fn brief(value: &Value) -> String {
     value.to_string().chars().take(160).collect()
-}
-
-/// Lets time pass that the recording let pass: a lifetime must be over before the next step means anything.
-#[expect(clippy::disallowed_methods, reason = "the server's clock is the condition, and nothing announces it")]
-fn wait(pause: Duration) {
-    std::thread::sleep(pause);
 }

@@ -64,7 +64,8 @@ impl Server {
     pub fn on_disk(disk: &Disk) -> Self {
         let data = disk.folder().join("data");
         let arguments = ["--data", &data.to_string_lossy(), "--listen", "127.0.0.1:0", "--plain"];
-        Self::run(disk.command(binary()), &arguments).unwrap_or_else(|failure| panic!("keyward server: {failure}"))
+        Self::launch(disk.command(binary()).arg("server").args(arguments))
+            .unwrap_or_else(|failure| panic!("keyward server: {failure}"))
     }
 
     /// `keyward server` with these arguments, when it says that it is ready.
@@ -77,14 +78,16 @@ impl Server {
     /// # Errors
     /// What the process printed, where it ended instead of getting ready.
     pub fn try_start(arguments: &[&str]) -> Result<Self, String> {
-        Self::run(Command::new(binary()), arguments)
+        Self::launch(Command::new(binary()).arg("server").args(arguments))
     }
 
-    fn run(mut keyward: Command, arguments: &[&str]) -> Result<Self, String> {
+    /// As [`Server::try_start`], by a command of the caller's own that ends in `keyward server …`.
+    ///
+    /// # Errors
+    /// What the process printed, where it ended instead of getting ready.
+    pub fn launch(command: &mut Command) -> Result<Self, String> {
         let home = &suite::kept("home");
-        let mut child = keyward
-            .arg("server")
-            .args(arguments)
+        let mut child = command
             .env_remove("RUST_LOG")
             .env("HOME", home)
             .env("XDG_CONFIG_HOME", home)
@@ -92,7 +95,7 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let lines = lines_of(BufReader::new(child.stdout.take().unwrap()));
         let stderr = Arc::new(Mutex::new(Vec::new()));
         let mut pipe = child.stderr.take().unwrap();
@@ -107,7 +110,8 @@ impl Server {
             Self { child, address: String::new(), greeting: String::new(), lines, stderr, reader: Some(reader) };
         server.await_greeting()?;
         let health = server.client().get("sys/health");
-        assert!([200, 501, 503].contains(&health.status), "sys/health answers {}", health.status);
+        // 429 is what a node says that follows another.
+        assert!([200, 429, 501, 503].contains(&health.status), "sys/health answers {}", health.status);
         Ok(server)
     }
 
@@ -170,8 +174,20 @@ impl Server {
 
     /// Asks it to stop (SIGTERM) and waits for its end.
     pub fn stop(&mut self) -> ExitStatus {
-        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        self.signal("TERM");
         self.reap()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "kill -{name} of {}", self.child.id());
+    }
+
+    /// The state that the kernel tells of it: `S`, `R`, `T` when it is stopped, `Z` when it is dead.
+    pub fn state(&self) -> char {
+        let stat = suite::read(format!("/proc/{}/stat", self.child.id()));
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next()).unwrap()
     }
 
     fn reap(&mut self) -> ExitStatus {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// The repository's root.
 pub fn root() -> &'static Path {
@@ -46,6 +47,44 @@ pub fn kept(name: &str) -> PathBuf {
     let folder = profile_folder().parent().expect("target/").join("suites").join(name);
     std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     folder
+}
+
+/// How often something is looked at that announces nothing.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// Looks until there is something, for at most `limit`; comes back with it and how long that took.
+pub fn wait_for<T>(what: &str, limit: Duration, look: impl FnMut() -> Option<T>) -> (T, Duration) {
+    try_wait(limit, look).unwrap_or_else(|| panic!("{what}: not within {limit:?}"))
+}
+
+/// As [`wait_for`]; `None` where there was nothing in time.
+pub fn try_wait<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<(T, Duration)> {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return Some((found, start.elapsed()));
+        }
+        if start.elapsed() >= limit {
+            return None;
+        }
+        rest(GLANCE);
+    }
+}
+
+/// Lets time pass, where a fault is to last for a while or a client is to think.
+#[expect(clippy::disallowed_methods, reason = "the passing of time is what is wanted")]
+pub fn rest(pause: Duration) {
+    std::thread::sleep(pause);
+}
+
+/// Whether the long form of a suite is asked for.
+pub fn long() -> bool {
+    std::env::var_os("KEYWARD_LONG").is_some_and(|value| value == "1")
+}
+
+/// Whether we are root.
+pub fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
 /// Chance that a printed seed repeats (SplitMix64).

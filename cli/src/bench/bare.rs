@@ -6,21 +6,21 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use super::endpoint::Endpoint;
-use super::load::Sizes;
+use super::load::{Node, Sizes};
 use crate::error::CliError;
 
 /// A running bare responder. It ends when this is dropped, or with this process, however that ends.
 pub(crate) struct Bare {
     child: Child,
-    endpoint: Endpoint,
+    node: [Node; 1],
 }
 
 impl Bare {
-    /// Starts one that answers as long as `server` did, and over TLS if `server` does.
+    /// Starts one that takes the same requests as `server`, answers as long, and over TLS if `server` does.
     ///
     /// # Errors
     /// This program cannot be started again, or does not say where it listens.
-    pub(crate) fn start(server: &Endpoint, sizes: Sizes) -> Result<Self, CliError> {
+    pub(crate) fn start(server: &Node, sizes: Sizes) -> Result<Self, CliError> {
         let failed = |what: &str| CliError::Local(format!("cannot start the bare responder: {what}"));
         let program = std::env::current_exe().map_err(|error| failed(&error.to_string()))?;
         let mut command = Command::new(program);
@@ -29,7 +29,7 @@ impl Bare {
         {
             command.arg(flag).arg(size.to_string());
         }
-        if server.is_tls() {
+        if server.endpoint.is_tls() {
             command.arg("--tls");
         }
         // The pipe's other end closes with this process: that is the responder's sign to end.
@@ -43,7 +43,7 @@ impl Bare {
             Endpoint::bare(port.ok_or_else(|| failed("it named no port"))?, said["certificate"].as_str())
         });
         match endpoint {
-            Ok(endpoint) => Ok(Self { child, endpoint }),
+            Ok(endpoint) => Ok(Self { child, node: [Node { endpoint, requests: server.requests.clone() }] }),
             Err(error) => {
                 end(&mut child);
                 Err(error)
@@ -51,9 +51,9 @@ impl Bare {
         }
     }
 
-    /// Where it listens.
-    pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+    /// It as what a load is put on.
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.node
     }
 
     /// Its process id.

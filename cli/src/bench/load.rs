@@ -19,12 +19,18 @@ use crate::error::CliError;
 /// A connection that fails so often in a row gives up.
 const FAILURES_MAX: u32 = 20;
 
+/// A server under load, and the requests as it wants them.
+pub(crate) struct Node {
+    /// Where it is.
+    pub(crate) endpoint: Endpoint,
+    /// What is sent to it.
+    pub(crate) requests: Requests,
+}
+
 /// What to send, where, and for how long.
 pub(crate) struct Load<'a> {
-    /// Where to.
-    pub(crate) endpoint: &'a Endpoint,
-    /// The requests.
-    pub(crate) requests: &'a Requests,
+    /// Where to: connections are dealt out to these in turn, and go to the next where one does not take them.
+    pub(crate) nodes: &'a [Node],
     /// How many connections.
     pub(crate) connections: usize,
     /// On how many threads, at most one for each connection.
@@ -68,6 +74,8 @@ pub(crate) struct Tally {
     pub(crate) errors: BTreeMap<String, u64>,
     /// The length of the window.
     pub(crate) elapsed: Duration,
+    /// The longest time within the window in which no connection had a good answer.
+    pub(crate) silence: Duration,
 }
 
 impl Load<'_> {
@@ -77,14 +85,14 @@ impl Load<'_> {
     /// No runtime can be made, or not a single connection opens.
     pub(crate) fn run(&self) -> Result<Tally, CliError> {
         let threads = self.threads.clamp(1, self.connections);
-        let used = AtomicU64::new(0);
+        let (used, silence) = (AtomicU64::new(0), Silence::new());
         let barrier = Barrier::new(threads);
         let parts: Vec<_> = thread::scope(|scope| {
-            let (barrier, used) = (&barrier, &used);
+            let (barrier, used, silence) = (&barrier, &used, &silence);
             let workers: Vec<_> = (0..threads)
                 .map(|thread| {
                     let numbers = (thread..self.connections).step_by(threads);
-                    scope.spawn(move || self.run_thread(numbers, barrier, used))
+                    scope.spawn(move || self.run_thread(numbers, barrier, used, silence))
                 })
                 .collect();
             workers.into_iter().map(|worker| worker.join().ok()).collect()
@@ -98,7 +106,9 @@ impl Load<'_> {
                 Some(sum) => sum.add(part),
             }
         }
-        sum.ok_or_else(|| CliError::Local("cannot make the load: no threads".into()))
+        let mut sum = sum.ok_or_else(|| CliError::Local("cannot make the load: no threads".into()))?;
+        sum.silence = silence.longest();
+        Ok(sum)
     }
 
     fn run_thread(
@@ -106,12 +116,14 @@ impl Load<'_> {
         numbers: impl Iterator<Item = usize>,
         barrier: &Barrier,
         used: &AtomicU64,
+        silence: &Silence,
     ) -> io::Result<Tally> {
         let prepared = runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
             let connected: io::Result<Vec<_>> = runtime.block_on(async {
                 let mut streams = Vec::new();
                 for number in numbers {
-                    streams.push((number, self.endpoint.connect().await?));
+                    let mut line = Line { nodes: self.nodes, at: number % self.nodes.len() };
+                    streams.push((number, line.open().await?, line));
                 }
                 Ok(streams)
             });
@@ -124,10 +136,10 @@ impl Load<'_> {
         let count_from = start + self.warm_up;
         // Far beyond any run when the keys decide.
         let stop = count_from.checked_add(self.window);
-        let connections = streams.into_iter().map(|(number, stream)| {
-            let requests = self.requests.clone();
+        let connections = streams.into_iter().map(|(number, stream, line)| {
+            let requests = self.nodes.iter().map(|node| node.requests.clone()).collect();
             let keys = Keys { order: self.order, used, seed: seed(number) };
-            Connection { endpoint: self.endpoint, requests, keys, count_from, stop }.run(stream)
+            Connection { line, requests, keys, count_from, stop, silence }.run(stream)
         });
         let parts = runtime.block_on(futures_util::future::join_all(connections));
         let mut sum = Tally::new();
@@ -152,12 +164,12 @@ pub(crate) struct Sizes {
 ///
 /// # Errors
 /// A connection that fails, or a status that is not 200.
-pub(crate) fn sample(endpoint: &Endpoint, requests: &Requests) -> Result<Sizes, CliError> {
+pub(crate) fn sample(node: &Node) -> Result<Sizes, CliError> {
     let failed = |error: io::Error| CliError::Unexpected(format!("a first request failed: {error}"));
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let mut requests = requests.clone();
+    let mut requests = node.requests.clone();
     runtime.block_on(async {
-        let mut stream = endpoint.connect().await.map_err(failed)?;
+        let mut stream = node.endpoint.connect().await.map_err(failed)?;
         let mut reader = Reader::new();
         let mut sizes = Sizes { read: 0, write: 0, list: 0 };
         for (operation, size) in [
@@ -181,12 +193,34 @@ async fn exchange(stream: &mut Stream, reader: &mut Reader, request: &[u8]) -> i
     reader.next(stream).await
 }
 
+/// Which of the nodes a connection goes to.
+struct Line<'a> {
+    nodes: &'a [Node],
+    at: usize,
+}
+
+impl Line<'_> {
+    /// Opens it, to the next node where this one does not take it.
+    async fn open(&mut self) -> io::Result<Stream> {
+        let mut opened = self.nodes[self.at].endpoint.connect().await;
+        for _ in 1..self.nodes.len() {
+            if opened.is_err() {
+                self.at = (self.at + 1) % self.nodes.len();
+                opened = self.nodes[self.at].endpoint.connect().await;
+            }
+        }
+        opened
+    }
+}
+
 struct Connection<'a> {
-    endpoint: &'a Endpoint,
-    requests: Requests,
+    line: Line<'a>,
+    /// For each node.
+    requests: Vec<Requests>,
     keys: Keys<'a>,
     count_from: Instant,
     stop: Option<Instant>,
+    silence: &'a Silence,
 }
 
 impl Connection<'_> {
@@ -199,7 +233,10 @@ impl Connection<'_> {
         while self.stop.is_none_or(|stop| before < stop) && failures < FAILURES_MAX {
             let Some((operation, key)) = self.keys.next() else { break };
             let answer = match &mut stream {
-                Some(stream) => exchange(stream, &mut reader, self.requests.bytes(operation, key)).await,
+                Some(stream) => {
+                    let request = self.requests[self.line.at].bytes(operation, key);
+                    exchange(stream, &mut reader, request).await
+                }
                 None => Err(io::ErrorKind::NotConnected.into()),
             };
             let after = Instant::now();
@@ -209,9 +246,10 @@ impl Connection<'_> {
                     tally.answers += 1;
                     if before >= self.count_from && self.stop.is_none_or(|stop| after <= stop) {
                         tally.latencies.record(u64::try_from((after - before).as_nanos()).unwrap_or(u64::MAX));
+                        self.silence.end(self.count_from, after);
                     }
                     if answer.last {
-                        stream = self.endpoint.connect().await.ok();
+                        stream = self.line.open().await.ok();
                     }
                 }
                 Ok(answer) => {
@@ -221,7 +259,7 @@ impl Connection<'_> {
                 Err(error) => {
                     failures += 1;
                     tally.fail(error.to_string());
-                    stream = self.endpoint.connect().await.ok();
+                    stream = self.line.open().await.ok();
                 }
             }
             before = after;
@@ -232,7 +270,13 @@ impl Connection<'_> {
 
 impl Tally {
     fn new() -> Self {
-        Self { latencies: Histogram::new(), answers: 0, errors: BTreeMap::new(), elapsed: Duration::ZERO }
+        Self {
+            latencies: Histogram::new(),
+            answers: 0,
+            errors: BTreeMap::new(),
+            elapsed: Duration::ZERO,
+            silence: Duration::ZERO,
+        }
     }
 
     fn fail(&mut self, what: String) {
@@ -247,6 +291,30 @@ impl Tally {
             *self.errors.entry(what).or_default() += count;
         }
         self.elapsed = self.elapsed.max(other.elapsed);
+        self.silence = self.silence.max(other.silence);
+    }
+}
+
+/// The time since any connection last had a good answer, and the longest that it was; in nanoseconds of the window.
+struct Silence {
+    since: AtomicU64,
+    longest: AtomicU64,
+}
+
+impl Silence {
+    const fn new() -> Self {
+        Self { since: AtomicU64::new(0), longest: AtomicU64::new(0) }
+    }
+
+    /// There was a good answer.
+    fn end(&self, window: Instant, now: Instant) {
+        let now = u64::try_from((now - window).as_nanos()).unwrap_or(u64::MAX);
+        let since = self.since.fetch_max(now, Ordering::Relaxed);
+        self.longest.fetch_max(now.saturating_sub(since), Ordering::Relaxed);
+    }
+
+    fn longest(&self) -> Duration {
+        Duration::from_nanos(self.longest.load(Ordering::Relaxed))
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) struct Measured {
     answers: u64,
     processor: Option<Duration>,
     errors: BTreeMap<String, u64>,
+    silence: Duration,
 }
 
 impl Default for Measured {
@@ -38,6 +39,7 @@ impl Default for Measured {
             answers: 0,
             processor: Some(Duration::ZERO),
             errors: BTreeMap::new(),
+            silence: Duration::ZERO,
         }
     }
 }
@@ -60,6 +62,7 @@ impl Measured {
         self.latencies.add(&tally.latencies);
         self.seconds += tally.elapsed.as_secs_f64();
         self.answers += tally.answers;
+        self.silence = self.silence.max(tally.silence);
         self.processor = self.processor.zip(processor).map(|(sum, more)| sum + more);
         for (what, count) in tally.errors {
             *self.errors.entry(what).or_default() += count;
@@ -92,7 +95,7 @@ impl Measured {
             "p50_us": rounded(self.quantile_us(0.5), 1), "p99_us": rounded(self.quantile_us(0.99), 1),
             "p999_us": rounded(self.quantile_us(0.999), 1),
             "processor_us_per_request": self.processor_us().map(|time| rounded(time, 2)),
-            "errors": self.errors,
+            "longest_silence_ms": rounded(self.silence.as_secs_f64() * 1e3, 2), "errors": self.errors,
         })
     }
 
@@ -108,6 +111,7 @@ impl Measured {
             format!("{:.0}", self.quantile_us(0.99)),
             format!("{:.0}", self.quantile_us(0.999)),
             optional(self.processor_us(), 2),
+            format!("{:.1}", self.silence.as_secs_f64() * 1e3),
             self.errors().to_string(),
             optional(ratio, 3),
         ]
@@ -128,6 +132,7 @@ pub(crate) fn write(session: &mut Session, settings: &Value, lines: &[Line]) -> 
         "p99 µs",
         "p99.9 µs",
         "CPU µs",
+        "Silence ms",
         "Errors",
         "Of bare",
     ];

@@ -55,7 +55,7 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
     let leaf = authority.issue(applicant.csr(), subject, now.seconds()).map_err(internal)?;
     let (request, intent) = intent(worker);
     app.barrier
-        .write(&worker.snapshots, request, &intent, |draft| {
+        .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
             if is_new && rows::draft_authority(draft)?.is_none() {
                 rows::put_authority(draft, &authority.to_row(keys.domain(), &keys.root, draft.entropy()))?;
             }
@@ -100,7 +100,7 @@ pub async fn issue(
     let (request, intent) = intent(worker);
     let (is_member, _) = app
         .barrier
-        .write(&worker.snapshots, request, &intent, |draft| {
+        .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
             let Some(row) = rows::draft_node(draft, number)? else { return Ok(false) };
             let Place { name, node_address, api_address } = place.clone();
             let certificate_until = draft.now().plus_seconds(LEAF_S);

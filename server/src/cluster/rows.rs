@@ -150,7 +150,7 @@ pub fn draft_authority(draft: &mut Draft<'_>) -> Result<Option<AuthorityRow>, Re
 /// # Errors
 /// They cannot be read.
 pub fn draft_members(draft: &mut Draft<'_>) -> Result<usize, Refusal> {
-    Ok(draft.keys_below(Table::Config, NODE.as_bytes(), MEMBERS_MAX)?.len())
+    Ok(draft.keys_below(Table::Config, NODE.as_bytes(), None, MEMBERS_MAX)?.len())
 }
 
 /// The member that is reached at `address`, as all commands before this one leave them.
@@ -158,7 +158,7 @@ pub fn draft_members(draft: &mut Draft<'_>) -> Result<usize, Refusal> {
 /// # Errors
 /// A row cannot be read.
 pub fn draft_at(draft: &mut Draft<'_>, address: &str) -> Result<Option<NodeRow>, Refusal> {
-    for key in draft.keys_below(Table::Config, NODE.as_bytes(), MEMBERS_MAX)? {
+    for key in draft.keys_below(Table::Config, NODE.as_bytes(), None, MEMBERS_MAX)? {
         let row: Option<NodeRow> = get(draft, &key)?;
         if let Some(row) = row.filter(|row| row.node_address == address) {
             return Ok(Some(row));
@@ -172,7 +172,7 @@ pub fn draft_at(draft: &mut Draft<'_>, address: &str) -> Result<Option<NodeRow>,
 /// # Errors
 /// They cannot be read.
 pub fn draft_tokens(draft: &mut Draft<'_>) -> Result<usize, Refusal> {
-    Ok(draft.keys_below(Table::Config, JOIN.as_bytes(), TOKENS_MAX)?.len())
+    Ok(draft.keys_below(Table::Config, JOIN.as_bytes(), None, TOKENS_MAX)?.len())
 }
 
 /// Puts a member's row in place.

@@ -226,7 +226,7 @@ async fn forget_expired(worker: &Worker) -> Result<(), Refusal> {
     facts.object = Some("join token");
     let intent = facts.intent(barrier.entropy(), barrier.now());
     barrier
-        .write(&worker.snapshots, request, &intent, |draft| {
+        .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
             expired.iter().try_for_each(|key| draft.remove(Table::Config, key))
         })
         .await

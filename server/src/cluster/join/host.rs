@@ -165,7 +165,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
     let intent = facts.intent(app.barrier.entropy(), now);
     let (outcome, _) = app
         .barrier
-        .write(&worker.snapshots, facts.request, &intent, |draft| {
+        .write(&worker.snapshots, facts.request, &|| intent.clone(), |draft| {
             // Of two nodes with the same token only the first finds its row.
             if rows::draft_token(draft, token)?.is_none_or(|row| row.expires <= draft.now()) {
                 return Ok(Err(unknown_token()));
