@@ -15,15 +15,17 @@ use keyward_storage::{Position, Reader, Store};
 use tokio::sync::watch;
 
 use crate::authn::token::{self, Session, Sessions};
-use crate::barrier::{Barrier, Committed, Draft, Generations};
+use crate::barrier::{Barrier, Committed, Draft, Generations, storage};
 use crate::begun::Begun;
 use crate::cluster::Cluster;
 use crate::config::{Config, Tls};
+use crate::forward::Forwarder;
+use crate::keys::KeySlot;
 use crate::mounts::MountTable;
 use crate::policies;
 use crate::record::{Facts, Outcomes, Receipt, Recorder};
 use crate::refusal::Refusal;
-use crate::seal::Unsealing;
+use crate::seal::{self, Unsealing};
 use crate::snapshot::Snapshots;
 
 /// What all workers share.
@@ -149,7 +151,7 @@ impl App {
 
     /// Whether there are keys and a root token.
     pub fn is_initialised(&self) -> bool {
-        self.store.reader().ok().and_then(|reader| crate::seal::installation(&reader).ok()).flatten().is_some()
+        self.store.reader().ok().and_then(|reader| seal::installation(&reader).ok()).flatten().is_some()
     }
 
     /// The audit journal.
@@ -203,6 +205,8 @@ pub struct Worker {
     pub snapshots: Snapshots,
     /// Requests that this thread does to their end.
     pub begun: Rc<Begun>,
+    /// Its link to the leader, where that is another node.
+    pub(crate) forwarder: Forwarder,
     recorder: Rc<Recorder>,
 }
 
@@ -214,7 +218,7 @@ impl Worker {
     pub fn new(app: Arc<App>) -> Result<Self, keyward_storage::StoreError> {
         let snapshots = Snapshots::new(app.store.reader()?, Arc::clone(app.barrier.generations()));
         let recorder = Recorder::new(Arc::clone(app.journal()), Arc::clone(&app.failure));
-        Ok(Self { app, snapshots, begun: Rc::default(), recorder })
+        Ok(Self { app, snapshots, begun: Rc::default(), forwarder: Forwarder::default(), recorder })
     }
 
     /// This thread's reader, at the newest state. To be used before the next await.
@@ -377,6 +381,7 @@ impl Worker {
 /// rows are dropped, and the outcome goes into the audit stream.
 pub struct Applied {
     generations: Arc<Generations>,
+    keys: Arc<KeySlot>,
     sessions: Arc<Sessions>,
     outcomes: Arc<Outcomes>,
     on_failure: Box<dyn Fn(&str) + Send + Sync>,
@@ -386,11 +391,21 @@ impl Applied {
     /// An observer that calls `on_failure` when the node must stop.
     pub fn new(
         generations: Arc<Generations>,
+        keys: Arc<KeySlot>,
         sessions: Arc<Sessions>,
         outcomes: Arc<Outcomes>,
         on_failure: Box<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
-        Self { generations, sessions, outcomes, on_failure }
+        Self { generations, keys, sessions, outcomes, on_failure }
+    }
+
+    /// The keys are those of the keyring that was just applied. One that does not open seals the node: what is sealed from
+    /// now on it could not read.
+    fn follow(&self, sealed: &[u8]) {
+        if let Err(error) = self.keys.follow(sealed) {
+            tracing::error!(error = %error, "the keyring was changed and does not open: this node seals itself");
+            self.keys.clear();
+        }
     }
 
     fn forget(&self, command: &Command) {
@@ -405,6 +420,11 @@ impl Applied {
                 Change::Remove { key, .. } => key,
                 _ => continue,
             };
+            if let Change::Put { table: Table::Config, row } = change
+                && seal::is_keyring(&row.key)
+            {
+                self.follow(&row.body);
+            }
             if table == Table::Tokens {
                 self.sessions.forget(std::iter::once(key.as_slice()));
             }
@@ -436,9 +456,15 @@ impl keyward_raft::Observer for Applied {
         }
     }
 
-    fn replaced(&self, _store: &Store) {
-        // WHY: the readers of all workers still show the old state; a start opens the new one.
-        (self.on_failure)("another node's state was put in the place of this one's: start the node again");
+    fn replaced(&self, store: &Store) {
+        self.generations.advance();
+        match store.reader().map_err(storage).and_then(|reader| seal::keyring_row(&reader)) {
+            Ok(Some(sealed)) => self.follow(&sealed),
+            Ok(None) => {}
+            Err(_) => (self.on_failure)("the state that came from another node cannot be read"),
+        }
+        self.sessions.clear();
+        self.generations.all();
     }
 
     fn failed(&self, error: &str) {

@@ -10,17 +10,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwapOption;
-use keyward_crypto::{Keyring, References, RootKey};
+use keyward_crypto::Keyring;
 use keyward_model::{
     Change, Clock, Command, Entropy, Id, Outcome, Row, SecretBytes, StateSum, Table, Timestamp, VersionBlob,
 };
 use keyward_raft::{Node, SubmitError};
-use keyward_storage::{Reader, row_digest};
+use keyward_storage::{Reader, Store, row_digest};
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::keys::{KeySlot, Keys};
 use crate::refusal::Refusal;
-use crate::seal::OpenedKeys;
+use crate::seal::{self, OpenedKeys};
 use crate::snapshot::Snapshots;
 
 /// How often a decision is made anew before the caller is told to come back.
@@ -38,7 +38,7 @@ pub struct Barrier {
     node: Node,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    keys: ArcSwapOption<Keys>,
+    keys: Arc<KeySlot>,
     pipeline: Mutex<Pipeline>,
     drained: Notify,
     generations: Arc<Generations>,
@@ -51,32 +51,6 @@ pub struct Generations {
     mounts: AtomicU64,
     policies: AtomicU64,
     tokens: AtomicU64,
-}
-
-/// The name of the one tenant there is, in audit references.
-pub const TENANT: &str = "default";
-
-/// What is in memory while unsealed.
-pub struct Keys {
-    keyring: Keyring,
-    /// Wraps the keyring.
-    pub root: Arc<RootKey>,
-    /// Keyed references for the audit.
-    pub references: References,
-}
-
-impl std::fmt::Debug for Keys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keys(…)")
-    }
-}
-
-impl std::ops::Deref for Keys {
-    type Target = Keyring;
-
-    fn deref(&self) -> &Keyring {
-        &self.keyring
-    }
 }
 
 /// Proof that a command with its audit intent is committed and applied. Only [`Barrier::write`] makes one.
@@ -131,13 +105,19 @@ pub struct Columns {
 }
 
 impl Barrier {
-    /// A sealed barrier over a running node.
-    pub fn new(node: Node, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>, generations: Arc<Generations>) -> Self {
+    /// A barrier over a running node, with the place where its observer finds the keys.
+    pub fn new(
+        node: Node,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        generations: Arc<Generations>,
+        keys: Arc<KeySlot>,
+    ) -> Self {
         Self {
             node,
             clock,
             entropy,
-            keys: ArcSwapOption::empty(),
+            keys,
             pipeline: Mutex::new(Pipeline {
                 sum: None,
                 overlay: HashMap::new(),
@@ -173,35 +153,40 @@ impl Barrier {
     /// # Errors
     /// [`Refusal::Sealed`].
     pub fn keyring(&self) -> Result<Arc<Keys>, Refusal> {
-        self.keys.load_full().ok_or(Refusal::Sealed)
+        self.keys.load().ok_or(Refusal::Sealed)
     }
 
     /// Whether the keys are absent.
     pub fn is_sealed(&self) -> bool {
-        self.keys.load().is_none()
+        self.keys.is_empty()
     }
 
-    /// Puts the keys in place: the node can open and seal from now on.
-    pub fn unseal(&self, opened: OpenedKeys) {
-        let OpenedKeys { keyring, root } = opened;
-        let references = keyring.references(TENANT);
-        self.keys.store(Some(Arc::new(Keys { keyring, root, references })));
+    /// Puts the keys in place: the node can open and seal from now on. Should the keyring have been rotated since they were
+    /// opened, the one that stands in `store` takes their place.
+    ///
+    /// # Errors
+    /// The state cannot be read, or its keyring does not open: nothing is in place then.
+    pub fn unseal(&self, opened: OpenedKeys, store: &Store) -> Result<(), Refusal> {
+        self.keys.fill(opened);
+        let followed = self.follow(store);
+        if followed.is_err() {
+            self.keys.clear();
+        }
         self.generations.all();
+        followed
     }
 
-    /// Puts rotated keys in the place of those they were made from; `false` if these are not in place any more, because
-    /// the node was sealed meanwhile.
-    pub fn replace(&self, old: &Arc<Keys>, opened: OpenedKeys) -> bool {
-        let OpenedKeys { keyring, root } = opened;
-        let references = keyring.references(TENANT);
-        let old = Some(Arc::clone(old));
-        let found = self.keys.compare_and_swap(&old, Some(Arc::new(Keys { keyring, root, references })));
-        found.as_ref().map(Arc::as_ptr) == old.as_ref().map(Arc::as_ptr)
+    /// Opens the keyring that stands in `store`, where the node is unsealed and there is one.
+    fn follow(&self, store: &Store) -> Result<(), Refusal> {
+        match seal::keyring_row(&store.reader().map_err(storage)?)? {
+            Some(sealed) => self.keys.follow(&sealed).map_err(integrity),
+            None => Ok(()),
+        }
     }
 
     /// Takes the keys away. Requests under way finish with the copy they hold, which is wiped with the last of them.
     pub fn seal(&self) {
-        self.keys.store(None);
+        self.keys.clear();
         self.generations.all();
     }
 
@@ -723,7 +708,8 @@ impl Generations {
         self.applied.load(Ordering::Acquire)
     }
 
-    fn all(&self) {
+    /// Everything may have changed.
+    pub fn all(&self) {
         for table in [Table::Mounts, Table::Policies, Table::Tokens] {
             self.touched(table);
         }
@@ -768,11 +754,9 @@ fn submit(error: &SubmitError) -> Refusal {
             Refusal::Unavailable(text.into())
         }
         SubmitError::Overloaded => Refusal::Unavailable("too many writes are under way; try again".into()),
-        SubmitError::NotLeader { .. } => Refusal::Unavailable("this node is not the leader; try again".into()),
+        SubmitError::NotLeader { .. } => Refusal::NotLeader,
         SubmitError::TooLarge { bytes, bytes_max } => Refusal::EntryTooLarge { bytes: *bytes, bytes_max: *bytes_max },
         SubmitError::Stopped => Refusal::Unavailable("the node is stopping: nothing was written".into()),
-        SubmitError::Unknown => {
-            Refusal::Unavailable("it is not known whether this was done: read it before you try again".into())
-        }
+        SubmitError::Unknown => Refusal::outcome_unknown(),
     }
 }

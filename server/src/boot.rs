@@ -32,6 +32,7 @@ use crate::http::limits::Gate;
 use crate::http::serve::{self, Serving};
 use crate::http::tls::{Acceptor, TlsError};
 use crate::identity::{Identity, IdentityError};
+use crate::keys::KeySlot;
 use crate::mounts::{Kind, Mount};
 use crate::policies;
 use crate::record::{Facts, Outcomes};
@@ -157,12 +158,13 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let store_options = keyward_storage::Options::default();
     let store = Store::open(&config.data.join("state"), &store_options)?;
     let sessions = Arc::new(Sessions::default());
-    let generations = Arc::new(Generations::default());
+    let (generations, keys) = (Arc::new(Generations::default()), Arc::new(KeySlot::default()));
     let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
     let failure = Arc::new(Failure::default());
     let fail = Arc::clone(&failure);
     let observer = Applied::new(
         Arc::clone(&generations),
+        Arc::clone(&keys),
         Arc::clone(&sessions),
         Arc::clone(&outcomes),
         Box::new(move |error| fail.stop(error)),
@@ -192,7 +194,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     )?;
     replay_audit(&node, &store, &journal)?;
     outcomes.open();
-    let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations));
+    let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations, keys));
     unseal_by_key_file(&config, &store, &barrier, cluster.node())?;
     let tls = Acceptor::from_config(&config.listen, &config.data.join("tls"), clock.now().seconds())?;
     let listeners = listen(&mut config)?;
@@ -251,6 +253,14 @@ impl Running {
 
     /// Lets requests under way finish, then stops node and journal. Returns whether all was well.
     pub fn stop(self) -> bool {
+        // First of all: whoever leads next takes what comes while this node finishes what it has.
+        let node = self.app.barrier.node();
+        if node.leads() && !node.is_alone() {
+            let handing_over = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            if let Ok(Err(error)) = handing_over.map(|runtime| runtime.block_on(node.hand_over(None))) {
+                tracing::warn!(error = %error, "nobody took over before this node stops");
+            }
+        }
         self.stop.send_replace(true);
         for worker in self.workers {
             drop(worker.join());
@@ -294,7 +304,7 @@ pub async fn initialise(
         None => token::fresh(entropy),
     };
     let seal::Initialised { keys, recovery_keys, opened, records } = prepared;
-    barrier.unseal(opened);
+    barrier.unseal(opened, &app.store)?;
     let mut facts = Facts::new(request, barrier.now(), None, "system");
     facts.set(EventKind::SysConfig, "administer", "system");
     facts.object = Some("installation");
@@ -434,8 +444,8 @@ pub fn unseal_by_key_file(config: &Config, store: &Store, barrier: &Barrier, nod
     }
     let key = key_file(config, barrier.entropy())?;
     let opened: Result<OpenedKeys, OpenError> = seal::open(&reader, &KeyFileSeal::new(key), false, node);
-    barrier.unseal(opened.map_err(|error| BootError::Seal(format!("{}: {error}", path.display())))?);
-    Ok(())
+    let opened = opened.map_err(|error| BootError::Seal(format!("{}: {error}", path.display())))?;
+    barrier.unseal(opened, store).map_err(BootError::Start)
 }
 
 pub(crate) fn open_journal(config: &Config, identity: Identity) -> Result<Journal, BootError> {

@@ -11,6 +11,8 @@ pub mod refusal;
 
 pub mod barrier;
 
+pub mod keys;
+
 pub mod snapshot;
 
 pub mod record;
@@ -18,6 +20,8 @@ pub mod record;
 pub mod app;
 
 pub mod begun;
+
+pub mod forward;
 
 pub mod authn;
 

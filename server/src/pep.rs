@@ -89,35 +89,61 @@ enum Footing {
     Task,
 }
 
+/// This node does not lead and the request needs one that does. Nothing was changed, and nothing recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotLeader;
+
+/// How a life ended.
+enum Ending {
+    Answered(Answer),
+    /// It needs a task of its own, and nothing was done yet.
+    NeedsTask,
+    NotLeader,
+}
+
 /// The life of a request. What may change something is done to its end, even if nobody waits for the answer any more.
-/// Always answers: with what was done, with the refusal, or, where that cannot be recorded, with that instead.
-pub async fn enforce(worker: &Rc<Worker>, request: Request) -> Answer {
-    if !request.may_change()
-        && let Some(answer) = live(worker, &request, Footing::Connection).await
-    {
-        return answer;
+/// Answers with what was done, with the refusal, or, where that cannot be recorded, with that instead.
+///
+/// # Errors
+/// [`NotLeader`]: another node is to be asked.
+pub async fn enforce(worker: &Rc<Worker>, request: &Rc<Request>) -> Result<Answer, NotLeader> {
+    let mut ending = Ending::NeedsTask;
+    if !request.may_change() {
+        ending = live(worker, request, Footing::Connection).await;
     }
-    let request = Rc::new(request);
-    let task = {
-        let (worker, request) = (Rc::clone(worker), Rc::clone(&request));
-        async move { live(&worker, &request, Footing::Task).await }
-    };
-    match worker.begun.run(task).await {
-        Ok(Some(answer)) => answer,
-        Ok(None) | Err(_) => api::render_refusal(&request, &Refusal::internal("the request's task did not end")),
+    if matches!(ending, Ending::NeedsTask) {
+        let (of_task, asked) = (Rc::clone(worker), Rc::clone(request));
+        let task = async move { live(&of_task, &asked, Footing::Task).await };
+        ending = worker.begun.run(task).await.unwrap_or(Ending::NeedsTask);
+    }
+    match ending {
+        Ending::Answered(answer) => Ok(answer),
+        Ending::NotLeader => Err(NotLeader),
+        Ending::NeedsTask => Ok(api::render_refusal(request, &Refusal::internal("the request's task did not end"))),
     }
 }
 
-/// All steps, with the record of a refusal. `None`: it needs a task of its own, and nothing was done yet.
-async fn live(worker: &Worker, request: &Request, footing: Footing) -> Option<Answer> {
+/// All steps, with the record of a refusal.
+async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
     let facts =
         RefCell::new(Facts::new(request.id, request.received, Some(request.source), api::channel(request.face)));
     match steps(worker, request, &facts, footing).await {
-        Ok(answer) => answer,
-        Err(refusal) => match record_refusal(worker, &facts.into_inner(), &refusal).await {
-            Ok(_) => Some(api::render_refusal(request, &refusal)),
-            Err(unavailable) => Some(api::render_refusal(request, &unavailable)),
-        },
+        Ok(Some(answer)) => Ending::Answered(answer),
+        Ok(None) => Ending::NeedsTask,
+        Err(Refusal::NotLeader) => Ending::NotLeader,
+        Err(refusal) => Ending::Answered(match record_refusal(worker, &facts.into_inner(), &refusal).await {
+            Ok(_) => api::render_refusal(request, &refusal),
+            Err(unavailable) => api::render_refusal(request, &unavailable),
+        }),
+    }
+}
+
+/// The end of a request that no node can take at the moment: recorded and told here.
+pub async fn refuse(worker: &Worker, request: &Request, refusal: &Refusal) -> Answer {
+    let facts = Facts::new(request.id, request.received, Some(request.source), api::channel(request.face));
+    match record_refusal(worker, &facts, refusal).await {
+        Ok(_) => api::render_refusal(request, refusal),
+        Err(unavailable) => api::render_refusal(request, &unavailable),
     }
 }
 

@@ -55,6 +55,8 @@ pub enum Refusal {
     Sealed,
     /// For now it cannot be done: 503. The text says what is the matter and whether to try again.
     Unavailable(Cow<'static, str>),
+    /// This node does not lead, and nothing was changed: 503, unless the leader is asked instead.
+    NotLeader,
     /// An audit record could not be written, so nothing was done: 503.
     AuditUnavailable,
     /// A defect of ours or damaged data: 500 with a constant text, on the native face also the request's id. The detail goes
@@ -165,6 +167,11 @@ pub fn multierror(text: &str) -> String {
 }
 
 impl Refusal {
+    /// 503: it was proposed, or passed on, and nobody knows what became of it.
+    pub fn outcome_unknown() -> Self {
+        Self::Unavailable("it is not known whether this was done: read it before you try again".into())
+    }
+
     /// 400 with this text.
     pub fn malformed(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Malformed(text.into())
@@ -237,6 +244,9 @@ impl Refusal {
             Self::Unavailable(text) => {
                 Parts { retry_after: Some(1), ..errors(503, "UNAVAILABLE", vec![text.to_string()]) }
             }
+            Self::NotLeader => {
+                Self::Unavailable("no node leads at the moment: nothing was changed; try again".into()).parts()
+            }
             Self::AuditUnavailable => Parts {
                 retry_after: Some(1),
                 ..errors(
@@ -271,7 +281,7 @@ impl Refusal {
             Self::TooLarge | Self::EntryTooLarge { .. } => Problem::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => Problem::RATE_LIMITED,
             Self::Sealed => Problem::SEALED,
-            Self::Unavailable(_) => Problem::UNAVAILABLE,
+            Self::Unavailable(_) | Self::NotLeader => Problem::UNAVAILABLE,
             Self::AuditUnavailable => Problem::AUDIT_UNAVAILABLE,
             Self::Internal(_) => Problem::INTERNAL,
         }

@@ -136,6 +136,19 @@ pub fn records(reader: &Reader) -> Result<Vec<SealRecord>, Refusal> {
     Ok(config_row(reader, SEALS)?.unwrap_or_default())
 }
 
+/// Reads the wrapped keyring; `None` before init.
+///
+/// # Errors
+/// The row cannot be read.
+pub fn keyring_row(reader: &Reader) -> Result<Option<Vec<u8>>, Refusal> {
+    Ok(reader.row(Table::Config, KEYRING).map_err(storage)?.map(|row| row.body))
+}
+
+/// Whether `key` is that of the wrapped keyring in the table of the configuration.
+pub fn is_keyring(key: &[u8]) -> bool {
+    key == KEYRING
+}
+
 fn config_row<T: serde::de::DeserializeOwned>(reader: &Reader, key: &[u8]) -> Result<Option<T>, Refusal> {
     let Some(row) = reader.row(Table::Config, key).map_err(storage)? else { return Ok(None) };
     serde_json::from_slice(&row.body).map(Some).map_err(|error| Refusal::damaged("config row", error))

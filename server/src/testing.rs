@@ -19,6 +19,7 @@ use crate::boot::{self, Dev};
 use crate::config::Config;
 use crate::http::request::{Head, Request};
 use crate::identity::Identity;
+use crate::keys::KeySlot;
 use crate::pep;
 use crate::record::Outcomes;
 use crate::seal::NewSeal;
@@ -35,10 +36,11 @@ pub(crate) fn on_a_node(test: impl AsyncFnOnce(&Rc<Worker>, &ManualClock)) {
     let store_options = keyward_storage::Options::default();
     let store = Store::open(&config.data.join("state"), &store_options).unwrap();
     let sessions = Arc::new(Sessions::default());
-    let generations = Arc::new(Generations::default());
+    let (generations, keys) = (Arc::new(Generations::default()), Arc::new(KeySlot::default()));
     let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
     let failed = Box::new(|error: &str| panic!("{error}"));
-    let observer = Applied::new(Arc::clone(&generations), Arc::clone(&sessions), Arc::clone(&outcomes), failed);
+    let observer =
+        Applied::new(Arc::clone(&generations), Arc::clone(&keys), Arc::clone(&sessions), Arc::clone(&outcomes), failed);
     let options = keyward_raft::Options {
         dir: config.data.join("log"),
         node_id: cluster.number(),
@@ -53,7 +55,7 @@ pub(crate) fn on_a_node(test: impl AsyncFnOnce(&Rc<Worker>, &ManualClock)) {
     };
     let node = Node::start(options, store.clone(), Arc::new(observer)).unwrap();
     outcomes.open();
-    let barrier = Arc::new(Barrier::new(node, clock.clone(), entropy, generations));
+    let barrier = Arc::new(Barrier::new(node, clock.clone(), entropy, generations, keys));
     let app = Arc::new(App::new(barrier, cluster, sessions, config, store, outcomes, Arc::default()));
     let worker = Rc::new(Worker::new(Arc::clone(&app)).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -78,6 +80,7 @@ pub(crate) fn request(worker: &Worker, token: &str, method: &str, path: &str, bo
 
 /// Status and body of the answer to such a request.
 pub(crate) async fn ask(worker: &Rc<Worker>, token: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
-    let answer = pep::enforce(worker, request(worker, token, method, path, body)).await;
+    let asked = Rc::new(request(worker, token, method, path, body));
+    let answer = pep::enforce(worker, &asked).await.unwrap();
     (answer.status, serde_json::from_slice(&answer.body(Id::ZERO)).unwrap_or_default())
 }

@@ -9,10 +9,11 @@ use keyward_storage::Reader;
 
 use crate::app::Worker;
 use crate::authn::token::{self, Session};
-use crate::barrier::{Draft, Keys};
+use crate::barrier::Draft;
 use crate::http::answer::Answer;
 use crate::http::fields::Params;
 use crate::http::request::Request;
+use crate::keys::Keys;
 use crate::mounts::{self, Kind, Mount};
 use crate::pep::Permit;
 use crate::record::{Facts, Receipt};

@@ -182,8 +182,7 @@ async fn unseal_with(context: &Context<'_>, key: SecretBytes, record: &SealRecor
     let Some(seal) = complete(context, key, record)? else { return Ok(()) };
     let keys = open(context, seal, record.recovery).await?;
     context.record_first().await?;
-    app.barrier.unseal(keys);
-    Ok(())
+    app.barrier.unseal(keys, &app.store)
 }
 
 /// The seal that a key completes; `None` while shares are missing.

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Context;
 use crate::http::answer::Answer;
 use crate::refusal::Refusal;
-use crate::seal::{self, OpenedKeys};
+use crate::seal;
 
 /// How often a data key may be wrapped under one epoch before a rotation is due; shown, as clients know it.
 const MAX_OPERATIONS: u64 = 3_865_470_566;
@@ -60,6 +60,5 @@ async fn rotate(context: &Context<'_>) -> Result<Answer, Refusal> {
     keyring.rotate(app.barrier.now(), app.barrier.entropy());
     let sealed = keyring.seal_to(&keys.root, app.barrier.entropy());
     context.write(|draft| seal::store_keyring(draft, &sealed)).await?;
-    app.barrier.replace(&keys, OpenedKeys { keyring, root: std::sync::Arc::clone(&keys.root) });
     Ok(Answer::no_content())
 }

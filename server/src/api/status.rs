@@ -1,11 +1,13 @@
 //! Status of the node: `sys/health`, `sys/seal-status`, `sys/leader`, `sys/ha-status`, and other reads of an operator.
 
+use keyward_model::Timestamp;
 use keyward_policy::Operation;
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::app::Worker;
 use crate::build;
+use crate::cluster::rows;
 use crate::http::answer::Answer;
 use crate::refusal::Refusal;
 use crate::seal;
@@ -19,9 +21,9 @@ pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     match context.request.path.as_str() {
         "sys/health" if read => health(context),
         "sys/seal-status" if read => Ok(Answer::bare(200, &seal_status(context.worker)?)),
-        "sys/leader" if read => Ok(Answer::bare(200, &leader(context.worker))),
+        "sys/leader" if read => Ok(Answer::bare(200, &leader(context.worker)?)),
         "sys/health" | "sys/seal-status" | "sys/leader" => Err(Refusal::UnknownVerb),
-        "sys/ha-status" if read => Ok(Answer::injected(&ha_status(context.worker))),
+        "sys/ha-status" if read => Ok(Answer::injected(&ha_status(context.worker)?)),
         "sys/audit-key" if read => Ok(Answer::injected(&audit_key(context.worker))),
         "sys/config/cors" if read => Ok(Answer::injected(&json!({ "enabled": false }))),
         "sys/host-info" if read => Ok(Answer::injected(&host_info(context.worker))),
@@ -44,26 +46,30 @@ fn health(context: &Context<'_>) -> Result<Answer, Refusal> {
     let active = number("activecode", 200)?;
     let sealed_code = number("sealedcode", 503)?;
     let uninit = number("uninitcode", 501)?;
-    number("standbycode", 429)?;
-    if context.params.get("standbyok").is_some() && context.params.bool("standbyok").is_err() {
-        return Err(Refusal::MalformedSilent);
-    }
+    let standby_code = number("standbycode", 429)?;
+    let standby_ok = match context.params.get("standbyok") {
+        None => false,
+        Some(_) => context.params.bool("standbyok").map_err(|_| Refusal::MalformedSilent)?.unwrap_or(false),
+    };
     let worker = context.worker;
+    let leads = worker.app.barrier.node().leads();
     let installation = seal::installation(worker.reader())?;
     let sealed = worker.app.barrier.is_sealed();
     let status = match (&installation, sealed) {
         (None, _) => uninit,
         (Some(_), true) => sealed_code,
-        (Some(_), false) => active,
+        (Some(_), false) if leads || standby_ok => active,
+        (Some(_), false) => standby_code,
     };
-    let mode = if sealed { "unknown" } else { "primary" };
+    let standby = sealed || !leads;
+    let mode = if standby { "unknown" } else { "primary" };
     let mut body = json!({
         "initialized": installation.is_some(),
         "sealed": sealed,
-        "standby": sealed,
+        "standby": standby,
         "performance_standby": false,
         "replication_performance_mode": mode,
-        "replication_dr_mode": if sealed { "unknown" } else { "disabled" },
+        "replication_dr_mode": if standby { "unknown" } else { "disabled" },
         "server_time_utc": worker.app.barrier.now().seconds(),
         "version": build::API_VERSION,
         "keyward_version": build::VERSION,
@@ -114,20 +120,24 @@ pub fn seal_status(worker: &Worker) -> Result<Value, Refusal> {
     Ok(status)
 }
 
-fn leader(worker: &Worker) -> Value {
+/// Who leads, and where clients and nodes reach it; without one, empty addresses.
+fn leader(worker: &Worker) -> Result<Value, Refusal> {
     let status = worker.app.barrier.node().status();
-    let address = worker.app.address();
-    json!({
+    let row = status.leader.map(|leader| rows::node(worker.reader(), leader)).transpose()?.flatten();
+    let is_self = status.leader == Some(status.node_id);
+    let own = || if is_self { worker.app.address() } else { String::new() };
+    let (address, node_address) = row.map_or_else(|| (own(), own()), |row| (row.api_address, row.node_address));
+    Ok(json!({
         "ha_enabled": true,
-        "is_self": status.leader == Some(status.node_id),
+        "is_self": is_self,
         "active_time": worker.app.started.rfc3339(),
         "leader_address": address,
-        "leader_cluster_address": address,
+        "leader_cluster_address": node_address,
         "performance_standby": false,
         "performance_standby_last_remote_wal": 0,
         "raft_committed_index": status.committed.unwrap_or(0),
         "raft_applied_index": status.applied.unwrap_or(0),
-    })
+    }))
 }
 
 /// What a verifier of the audit trail needs: the stream of this node and the public key that its checkpoints are signed with.
@@ -161,13 +171,34 @@ fn version_history(context: &Context<'_>) -> Result<Answer, Refusal> {
     Ok(Answer::injected(&json!({ "keys": [build::VERSION], "key_info": { build::VERSION: facts } })))
 }
 
-fn ha_status(worker: &Worker) -> Value {
-    json!({ "nodes": [{
-        "hostname": rustix::system::uname().nodename().to_string_lossy(),
-        "api_address": worker.app.address(),
-        "cluster_address": worker.app.address(),
-        "active_node": true,
-        "last_echo": null,
-        "version": build::API_VERSION,
-    }]})
+/// All members, as the leader knows them. A node that was never one of several shows itself.
+fn ha_status(worker: &Worker) -> Result<Value, Refusal> {
+    let node = worker.app.barrier.node();
+    let (status, members, now) = (node.status(), node.members(), worker.app.barrier.now());
+    let mut nodes: Vec<Value> = Vec::new();
+    for (number, row) in rows::nodes(worker.reader())? {
+        let heard_ms = members.iter().find(|member| member.node == number).and_then(|member| member.heard_ms);
+        let heard = heard_ms.filter(|_| number != status.node_id).map(|ms| {
+            Timestamp(now.0.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000_000))).rfc3339()
+        });
+        nodes.push(json!({
+            "hostname": row.name,
+            "api_address": row.api_address,
+            "cluster_address": row.node_address,
+            "active_node": status.leader == Some(number),
+            "last_echo": heard,
+            "version": build::API_VERSION,
+        }));
+    }
+    if nodes.is_empty() {
+        nodes.push(json!({
+            "hostname": rustix::system::uname().nodename().to_string_lossy(),
+            "api_address": worker.app.address(),
+            "cluster_address": worker.app.address(),
+            "active_node": true,
+            "last_echo": null,
+            "version": build::API_VERSION,
+        }));
+    }
+    Ok(json!({ "nodes": nodes }))
 }

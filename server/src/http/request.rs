@@ -259,6 +259,19 @@ impl Request {
         !reads || self.wrap_ttl.is_some() || self.path == "cubbyhole/response"
     }
 
+    /// Whether only this node can answer it: its own status and seal.
+    pub fn is_local(&self) -> bool {
+        matches!(
+            self.path.as_str(),
+            "sys/health" | "sys/seal-status" | "sys/leader" | "sys/init" | "sys/unseal" | "sys/seal"
+        )
+    }
+
+    /// Whether only the leader can answer it: what changes something, and what it alone knows of the others.
+    pub fn needs_leader(&self) -> bool {
+        self.may_change() || self.path == "sys/cluster/members" || self.path == "sys/ha-status"
+    }
+
     /// The parameters: members of the body for verbs that have one, else the query.
     ///
     /// # Errors

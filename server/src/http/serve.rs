@@ -28,8 +28,9 @@ use super::request::{Early, Face, Head, Request};
 use super::tls::Acceptor;
 use crate::api::native;
 use crate::app::{App, Worker};
-use crate::cluster::join;
-use crate::cluster::listener::{Knock, Visitor};
+use crate::cluster::listener::{ForwardedConnection, Knock, Visitor};
+use crate::cluster::{join, rows};
+use crate::forward::{self, Line};
 use crate::refusal::Refusal;
 use crate::{jobs, pep};
 
@@ -41,6 +42,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const BACKLOG: i32 = 1024;
 /// Time for requests under way to end when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests at once on one link from another node.
+const PASSED_ON_MAX: u32 = 1024;
 /// Header fields of a request.
 const HEADER_FIELDS_MAX: usize = 64;
 
@@ -106,7 +109,7 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
                 }
             },
             Some(knock) = doorbell.recv() => {
-                drop(tokio::task::spawn_local(visit(Rc::clone(&worker), knock)));
+                drop(tokio::task::spawn_local(visit(Rc::clone(&worker), Arc::clone(&serving.gate), knock)));
                 continue;
             }
             _ = stop.wait_for(|stop| *stop) => break,
@@ -144,12 +147,62 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
 }
 
 /// Somebody who came through the node port.
-async fn visit(worker: Rc<Worker>, knock: Knock) {
+async fn visit(worker: Rc<Worker>, gate: Arc<Gate>, knock: Knock) {
     let Some(trust) = worker.app.cluster.trust() else { return };
     match knock.admit(&trust).await {
         Ok(Visitor::Joining(connection)) => join::host::serve(&worker, connection).await,
-        Ok(Visitor::Forwarding(connection)) => drop(connection),
+        Ok(Visitor::Forwarding(connection)) => passed_on(worker, gate, connection).await,
         Err(error) => tracing::debug!(error = %error, "a connection to the node port was closed"),
+    }
+}
+
+/// Requests that another node passes on to this one, which leads.
+async fn passed_on(worker: Rc<Worker>, gate: Arc<Gate>, connection: ForwardedConnection) {
+    let ForwardedConnection { peer, stream, seats, .. } = connection;
+    let limits = &worker.app.config.limits;
+    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX).saturating_mul(2))
+        .max_concurrent_streams(PASSED_ON_MAX)
+        .initial_connection_window_size(forward::LINK_WINDOW_BYTES)
+        .initial_stream_window_size(forward::REQUEST_WINDOW_BYTES)
+        .keep_alive_interval(Duration::from_secs(30));
+    let service = service_fn(|request| {
+        let (worker, gate) = (Rc::clone(&worker), Arc::clone(&gate));
+        async move { Ok::<_, std::convert::Infallible>(handle_passed_on(&worker, &gate, peer, request).await) }
+    });
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(error = %error, "a link from another node ended");
+    }
+    drop(seats);
+}
+
+/// One request that another node passed on. It saw to the limits; who calls stands in its own fields.
+async fn handle_passed_on(
+    worker: &Rc<Worker>,
+    gate: &Gate,
+    peer: u64,
+    mut request: HttpRequest<Incoming>,
+) -> Response<Body> {
+    let is_member = rows::node(worker.reader(), peer).is_ok_and(|row| row.is_some());
+    let origin = forward::origin(request.headers_mut()).filter(|_| is_member);
+    let Some((source, id)) = origin else {
+        tracing::warn!(peer, "a request was passed on by a node that is not a member, or not as members do it");
+        return Answer::empty(403).into_response(Id::ZERO, false);
+    };
+    let face = if native::claims(request.uri().path()) { Face::Native } else { Face::Compatible };
+    let head = request.method() == Method::HEAD;
+    match read(worker, gate.room(), request, id, source).await {
+        Ok(request) => {
+            let answer = forward::settle_passed_on(worker, &Rc::new(request)).await;
+            answer.unwrap_or_else(|| Answer::empty(forward::NOT_LEADER)).into_response(id, head)
+        }
+        Err(Early::Refused(refusal)) => {
+            refuse(&pep::turn_away(worker, id, source, face, refusal).await, id, face, head)
+        }
+        // Whoever passed it on would have turned it away.
+        Err(_) => refuse(&Refusal::MalformedSilent, id, face, head),
     }
 }
 
@@ -222,10 +275,11 @@ async fn handle(worker: Rc<Worker>, gate: &Gate, request: HttpRequest<Incoming>,
         return head_too_large();
     }
     let namespace = request.headers().get("x-vault-namespace").cloned();
+    let line = Line { method: request.method().clone(), uri: request.uri().clone() };
     let mut response = match read(worker, gate.room(), request, id, source).await {
-        Ok(request) => {
-            let head = request.head;
-            pep::enforce(worker, request).await.into_response(id, head)
+        Ok(mut request) => {
+            forward::strip(&mut request.headers);
+            forward::settle(worker, &line, &Rc::new(request)).await
         }
         Err(Early::Unprintable) => {
             drop(pep::turn_away(worker, id, source, face, Refusal::MalformedSilent).await);
@@ -338,7 +392,7 @@ fn escape_html(text: &str) -> String {
 
 /// Runs hyper's tasks on the worker's own thread.
 #[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
+pub(crate) struct LocalExecutor;
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where

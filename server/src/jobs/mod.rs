@@ -52,7 +52,8 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
                 }
             }
         }
-        if worker.app.barrier.is_sealed() {
+        // What changes the state is the leader's to do.
+        if worker.app.barrier.is_sealed() || !worker.app.barrier.node().leads() {
             continue;
         }
         let Progress { rewrap, closing } = &mut progress;

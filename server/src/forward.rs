@@ -1,0 +1,263 @@
+//! Where a request is answered: on this node, or by the leader.
+//!
+//! Reads are answered by whoever was asked, from a state that holds everything acknowledged before: the node asks for a
+//! read point first. What may change something goes to the leader, over the link between the nodes, as it came; where
+//! the caller is reached stands beside it in fields of ours, which no client can set. A request is passed on once.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, Response, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use keyward_model::Id;
+use keyward_raft::ReadError;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::app::Worker;
+use crate::cluster::dialer::dial;
+use crate::cluster::rows;
+use crate::cluster::tls::Lane;
+use crate::http::answer::{Answer, Body};
+use crate::http::request::Request;
+use crate::http::serve::LocalExecutor;
+use crate::pep::{self, NotLeader};
+use crate::refusal::Refusal;
+
+/// How long a request waits for a leader before its caller is told to come back.
+const LEADER_WAIT: Duration = Duration::from_secs(2);
+/// Pause before a leader that could not be reached is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// How long the leader may take over a request that was passed on.
+const ANSWER_WAIT: Duration = Duration::from_secs(90);
+/// How long a link to the leader may be silent before it is asked whether it lives, and how long it may take to say so.
+const LINK_SILENCE: Duration = Duration::from_secs(1);
+/// Bytes that may be under way on one link, and for one request on it.
+pub(crate) const LINK_WINDOW_BYTES: u32 = 8 << 20;
+pub(crate) const REQUEST_WINDOW_BYTES: u32 = 1 << 20;
+
+/// The status of a node that was taken for the leader and is not.
+pub(crate) const NOT_LEADER: u16 = 421;
+
+/// The caller's address, as the node that was asked saw it.
+pub(crate) const CLIENT: HeaderName = HeaderName::from_static("x-keyward-client");
+/// The id that the node which was asked gave the request.
+pub(crate) const REQUEST: HeaderName = HeaderName::from_static("x-keyward-request");
+/// What a caller asks of a read: `stale` is answered at once from what this node has.
+const CONSISTENCY: HeaderName = HeaderName::from_static("x-keyward-consistency");
+
+/// The request line as it came: a request that is passed on is written as it was read.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// The verb.
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) uri: Uri,
+}
+
+/// Answers a request that came from a client, on whichever node is the right one.
+pub(crate) async fn settle(worker: &Rc<Worker>, line: &Line, request: &Rc<Request>) -> Response<Body> {
+    match try_settle(worker, line, request).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            let answer = pep::refuse(worker, request, &refusal).await;
+            let mut response = answer.into_response(request.id, request.head);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
+    }
+}
+
+async fn try_settle(worker: &Rc<Worker>, line: &Line, request: &Rc<Request>) -> Result<Response<Body>, Refusal> {
+    let node = worker.app.barrier.node();
+    let here = |answer: Answer| answer.into_response(request.id, request.head);
+    if node.is_alone() || request.is_local() || worker.app.barrier.is_sealed() {
+        return pep::enforce(worker, request).await.map(here).map_err(|NotLeader| Refusal::NotLeader);
+    }
+    let until = Instant::now() + LEADER_WAIT;
+    let mut leadership = node.leadership();
+    let mut needs_leader = request.needs_leader();
+    loop {
+        let seen = *leadership.borrow_and_update();
+        if needs_leader && !seen.leads {
+            if let Some(leader) = seen.leader {
+                match worker.forwarder.send(worker, leader, line, request).await {
+                    Ok(response) => return Ok(response),
+                    Err(Undelivered::Unknown) => return Err(Refusal::outcome_unknown()),
+                    Err(Undelivered::NotTaken) => {}
+                }
+            }
+        } else if current(worker, request).await? {
+            match pep::enforce(worker, request).await {
+                Ok(answer) => return Ok(here(answer)),
+                // It may have turned out to change something: a read that takes a use of its token.
+                Err(NotLeader) if !needs_leader => {
+                    needs_leader = true;
+                    continue;
+                }
+                Err(NotLeader) => {}
+            }
+        }
+        let changed = leadership.wait_for(|now| *now != seen);
+        let pause = until.min(Instant::now() + AGAIN_AFTER);
+        // A leader that cannot be reached may be back before anything changes here.
+        let looked_again = matches!(timeout_at(pause, changed).await, Ok(Ok(_))) || Instant::now() < until;
+        if !looked_again {
+            return Err(Refusal::NotLeader);
+        }
+    }
+}
+
+/// Answers a request that another node passed on; `None` if this one does not lead.
+pub(crate) async fn settle_passed_on(worker: &Rc<Worker>, request: &Rc<Request>) -> Option<Answer> {
+    let node = worker.app.barrier.node();
+    if !node.leads() || worker.app.barrier.is_sealed() || !current(worker, request).await.ok()? {
+        return None;
+    }
+    pep::enforce(worker, request).await.ok()
+}
+
+/// Waits until this node's state holds everything acknowledged before, unless the caller does not ask for that. False if
+/// nobody leads who could tell.
+async fn current(worker: &Worker, request: &Request) -> Result<bool, Refusal> {
+    if request.headers.get(&CONSISTENCY).is_some_and(|value| value == "stale") {
+        return Ok(true);
+    }
+    match worker.app.barrier.node().read_point().await {
+        Ok(()) => Ok(true),
+        Err(ReadError::NoLeader) => Ok(false),
+        Err(ReadError::Timeout | ReadError::Stopped) => Err(Refusal::NotLeader),
+    }
+}
+
+/// Why a request that was passed on has no answer.
+enum Undelivered {
+    /// The leader never had it, or does not lead (any more): nothing changed.
+    NotTaken,
+    /// It had it, and what became of it is not known.
+    Unknown,
+}
+
+/// This thread's link to the leader.
+#[derive(Default)]
+pub(crate) struct Forwarder {
+    link: RefCell<Option<Link>>,
+    dialing: tokio::sync::Mutex<()>,
+}
+
+struct Link {
+    leader: u64,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Forwarder {
+    async fn send(
+        &self,
+        worker: &Worker,
+        leader: u64,
+        line: &Line,
+        request: &Request,
+    ) -> Result<Response<Body>, Undelivered> {
+        let mut sender = self.link_to(worker, leader).await.ok_or(Undelivered::NotTaken)?;
+        let forwarded = rewritten(line, request).ok_or(Undelivered::NotTaken)?;
+        let response = match timeout(ANSWER_WAIT, sender.try_send_request(forwarded)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(mut error)) => {
+                tracing::debug!(error = %error.error(), "a request could not be passed on");
+                let unsent = error.take_message().is_some();
+                return Err(if unsent || !request.may_change() { Undelivered::NotTaken } else { Undelivered::Unknown });
+            }
+            Err(_) => return Err(Undelivered::Unknown),
+        };
+        if response.status().as_u16() == NOT_LEADER {
+            return Err(Undelivered::NotTaken);
+        }
+        let (parts, body) = response.into_parts();
+        let body = timeout(ANSWER_WAIT, body.collect()).await.ok().and_then(Result::ok).ok_or(Undelivered::Unknown)?;
+        Ok(Response::from_parts(parts, Full::new(body.to_bytes())))
+    }
+
+    fn open_link(&self, leader: u64) -> Option<SendRequest<Full<Bytes>>> {
+        let link = self.link.borrow();
+        link.as_ref().filter(|link| link.leader == leader && !link.sender.is_closed()).map(|link| link.sender.clone())
+    }
+
+    async fn link_to(&self, worker: &Worker, leader: u64) -> Option<SendRequest<Full<Bytes>>> {
+        if let Some(sender) = self.open_link(leader) {
+            return Some(sender);
+        }
+        let _turn = self.dialing.lock().await;
+        if let Some(sender) = self.open_link(leader) {
+            return Some(sender);
+        }
+        let trust = worker.app.cluster.trust()?;
+        let address = rows::node(worker.reader(), leader).ok().flatten()?.node_address;
+        let stream = match dial(&trust, Lane::Api, leader, &address).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(leader, error = %error, "the leader cannot be reached");
+                return None;
+            }
+        };
+        let mut builder = http2::Builder::new(LocalExecutor);
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(LINK_SILENCE)
+            .keep_alive_timeout(LINK_SILENCE)
+            .initial_connection_window_size(LINK_WINDOW_BYTES)
+            .initial_stream_window_size(REQUEST_WINDOW_BYTES);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.ok()?;
+        drop(tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %error, "the link to the leader ended");
+            }
+        }));
+        *self.link.borrow_mut() = Some(Link { leader, sender: sender.clone() });
+        Some(sender)
+    }
+}
+
+impl std::fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forwarder").finish_non_exhaustive()
+    }
+}
+
+/// The request as it goes over the link.
+fn rewritten(line: &Line, request: &Request) -> Option<HttpRequest<Full<Bytes>>> {
+    let mut headers = request.headers.clone();
+    for hop in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE, header::TRAILER] {
+        headers.remove(hop);
+    }
+    headers.remove(HeaderName::from_static("keep-alive"));
+    headers.remove(HeaderName::from_static("proxy-connection"));
+    headers.remove(header::HOST);
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::EXPECT);
+    headers.insert(CLIENT, HeaderValue::from_str(&request.source.to_string()).ok()?);
+    headers.insert(REQUEST, HeaderValue::from_str(&request.id.to_uuid()).ok()?);
+    let path = line.uri.path_and_query().map_or("/", |path| path.as_str());
+    let uri = Uri::builder().scheme("https").authority("leader").path_and_query(path).build().ok()?;
+    let mut forwarded = HttpRequest::new(Full::new(request.body.clone()));
+    *forwarded.method_mut() = line.method.clone();
+    *forwarded.uri_mut() = uri;
+    *forwarded.headers_mut() = headers;
+    Some(forwarded)
+}
+
+/// Takes our fields out of a request that came over a link: who called, and the request's id.
+pub(crate) fn origin(headers: &mut HeaderMap) -> Option<(IpAddr, Id)> {
+    let client = headers.remove(CLIENT)?.to_str().ok()?.parse().ok()?;
+    let id = Id::from_uuid(headers.remove(REQUEST)?.to_str().ok()?)?;
+    Some((client, id))
+}
+
+/// Takes them out of a request that came from a client: they say nothing there.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    headers.remove(CLIENT);
+    headers.remove(REQUEST);
+}
