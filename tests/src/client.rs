@@ -165,12 +165,13 @@ impl Client {
         }
     }
 
-    /// Opens the connection, if there is none. Whatever fails here, nothing of a request was sent.
+    /// Opens the connection, if there is none or the server has closed it. Whatever fails here, nothing of a request was
+    /// sent.
     ///
     /// # Errors
     /// Nobody listens there, or no answer came in time.
     pub fn connect(&mut self) -> std::io::Result<()> {
-        if self.connection.is_some() {
+        if self.connection.as_ref().is_some_and(|connection| !is_closed(connection.get_ref())) {
             return Ok(());
         }
         let address = self.host.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
@@ -208,6 +209,16 @@ impl Response {
         assert_eq!(self.status, status, "{}", self.text());
         self
     }
+}
+
+/// Whether the other end has said that nothing more comes.
+fn is_closed(stream: &TcpStream) -> bool {
+    let looked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+    let closed = match looked {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    };
+    closed || stream.set_nonblocking(false).is_err()
 }
 
 fn read_response(connection: &mut BufReader<TcpStream>, head: bool) -> std::io::Result<Response> {
