@@ -198,6 +198,8 @@ impl Node {
 
     /// How the node stands. Cheap; never waits.
     pub fn status(&self) -> Status {
+        // WHY: before the borrow below. A second one on the same thread waits for a writer that waits for the first.
+        let members = members(&self.raft);
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let index = |id: &Option<crate::types::LogId>| id.as_ref().map(|id| id.index);
@@ -206,7 +208,7 @@ impl Node {
             term: metrics.current_term,
             leader: metrics.current_leader,
             voters: metrics.membership_config.voter_ids().collect(),
-            members: members(&self.raft),
+            members,
             last_log_index: metrics.last_log_index,
             committed: index(&metrics.local_committed),
             applied: index(&metrics.last_applied),
