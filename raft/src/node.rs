@@ -200,7 +200,7 @@ impl Node {
 
     /// How the node stands. Cheap; never waits.
     pub fn status(&self) -> Status {
-        // Before the look at the same place is taken: two at once wait for ever when a change comes between them.
+        // WHY: before the borrow below. A second one on the same thread waits for a writer that waits for the first.
         let members = members(&self.raft);
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();

@@ -204,6 +204,7 @@ impl Roster {
 
     /// Takes over what the library says now. Links of those who are no longer members end.
     pub(crate) fn take(&self, raft: &Raft<Types, Machine>, board: &Board) {
+        let has_majority = self.has_majority(raft);
         let metrics = raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let (members, committed) = (&metrics.membership_config, &metrics.committed_membership_config);
@@ -212,7 +213,7 @@ impl Roster {
         // A membership that is not committed may be taken back.
         let settled = members.log_id() == committed.log_id();
         self.sole_voter.store(settled && members.voter_ids().eq([self.node_id]), Ordering::Release);
-        let leads = metrics.current_leader == Some(self.node_id) && self.has_majority(raft);
+        let leads = metrics.current_leader == Some(self.node_id) && has_majority;
         self.leads.store(leads, Ordering::Release);
         self.judge();
         let others = metrics.current_leader.filter(|leader| *leader != self.node_id && !self.is_silent());

@@ -196,6 +196,9 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     outcomes.open();
     let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations, keys));
     unseal_by_key_file(&config, &store, &barrier, cluster.node())?;
+    if barrier.is_sealed() && !barrier.node().is_alone() {
+        barrier.node().campaign(false); // it could not write
+    }
     let tls = Acceptor::from_config(&config.listen, &config.data.join("tls"), clock.now().seconds())?;
     let listeners = listen(&mut config)?;
     if cluster.trust().is_some() {
