@@ -104,6 +104,9 @@ impl RaftNetworkV2<Types> for Client {
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let appended = self.ask(Kind::Append, encode_append(&rpc), APPEND_MAX, decode_appended).await?;
+        let (vote, prev) = (rpc.vote, rpc.prev_log_id);
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(prev);
+        check_word(&self.board, self.node, vote, &appended, prev, last)?;
         Ok(match appended {
             Appended::All => AppendEntriesResponse::Success,
             Appended::UpTo(last) => AppendEntriesResponse::PartialSuccess(last),
@@ -123,7 +126,9 @@ impl RaftNetworkV2<Types> for Client {
         Box::pin(async move {
             let link = self.link().map_err(failed)?;
             let patience = if self.lane == Lane::Beat { BEAT_MAX } else { APPEND_MAX };
-            let pipe = Pipe { input: Some(input), link, patience, under_way: VecDeque::new(), bytes: 0, over: false };
+            let (board, node) = (Arc::clone(&self.board), self.node);
+            let under_way = VecDeque::new();
+            let pipe = Pipe { board, node, input: Some(input), link, patience, under_way, bytes: 0, over: false };
             let answers: BoxStream<'s, _> = Box::pin(pipe);
             Ok(answers)
         })
@@ -197,8 +202,39 @@ fn failed(error: CallError) -> RPCError<Types> {
     }
 }
 
+/// Notes what a node acknowledges, and turns away one that lacks what it acknowledged before: the library takes it for
+/// granted that there is none.
+fn check_word(
+    board: &Board,
+    node: u64,
+    vote: Vote,
+    appended: &Appended,
+    prev: Option<LogId>,
+    last: Option<LogId>,
+) -> Result<(), RPCError<Types>> {
+    let upto = match appended {
+        Appended::All => last,
+        Appended::UpTo(upto) => *upto,
+        Appended::HigherVote(_) => None,
+        Appended::Conflict => {
+            let went_back = prev.is_some_and(|entry| board.went_back(node, vote, entry));
+            return if went_back {
+                Err(Unreachable::from_string("it lacks entries that it had acknowledged").into())
+            } else {
+                Ok(())
+            };
+        }
+    };
+    if let Some(upto) = upto {
+        board.acknowledge(node, vote, upto);
+    }
+    Ok(())
+}
+
 /// Appends on their way to one node: as many as may be, answered in order.
 struct Pipe<S> {
+    board: Arc<Board>,
+    node: u64,
     input: Option<S>,
     link: Link,
     patience: Duration,
@@ -209,6 +245,7 @@ struct Pipe<S> {
 
 struct UnderWay {
     answer: Answer,
+    vote: Vote,
     prev: Option<LogId>,
     last: Option<LogId>,
     bytes: usize,
@@ -225,10 +262,10 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipe<S> {
                 Poll::Pending => return,
                 Poll::Ready(None) => self.input = None,
                 Poll::Ready(Some(request)) => {
-                    let (prev, body) = (request.prev_log_id, encode_append(&request));
+                    let (vote, prev, body) = (request.vote, request.prev_log_id, encode_append(&request));
                     let (last, bytes) = (request.entries.last().map(|entry| entry.log_id).or(prev), body.len());
                     let answer = self.link.call(Kind::Append, body, self.patience);
-                    self.under_way.push_back(UnderWay { answer, prev, last, bytes });
+                    self.under_way.push_back(UnderWay { answer, vote, prev, last, bytes });
                     self.bytes += bytes;
                 }
             }
@@ -250,7 +287,13 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Stream for Pipe<S> {
         let answer = std::task::ready!(Pin::new(&mut first.answer).poll(context));
         let Some(first) = self.under_way.pop_front() else { return Poll::Ready(None) };
         self.bytes -= first.bytes;
-        let result = match answer.map(|body| decode_appended(&body)) {
+        let said = answer.map(|body| decode_appended(&body));
+        let kept = match &said {
+            Ok(Some(appended)) => check_word(&self.board, self.node, first.vote, appended, first.prev, first.last),
+            _ => Ok(()),
+        };
+        let result = match said {
+            _ if let Err(error) = kept => Err(error),
             Err(error) => Err(failed(error)),
             Ok(Some(Appended::All)) => Ok(Ok(first.last)),
             Ok(Some(Appended::UpTo(last))) => Ok(Ok(last)),

@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use super::Dialer;
 use super::call::{Link, Target};
 use super::message::{Hello, Lane, VERSION, VERSION_MIN};
+use crate::types::{LogId, Vote};
 
 /// The links of a node. Lives on the raft thread.
 pub(crate) struct Board {
@@ -26,8 +27,20 @@ struct State {
     membership_index: u64,
     /// Who was a member and is no more, as far as this node has seen.
     departed: BTreeSet<u64>,
+    /// What members acknowledged to this leader.
+    acknowledged: BTreeMap<u64, Acknowledged>,
     made: BTreeMap<(u64, Lane), (String, Link)>,
     taken: BTreeMap<(u64, Lane), AbortHandle>,
+}
+
+/// How far a member's log reaches by its own word.
+#[derive(Clone, Copy)]
+struct Acknowledged {
+    /// Of the leader that it was said to.
+    vote: Vote,
+    upto: LogId,
+    /// It went back on its word, and that was reported.
+    broken: bool,
 }
 
 impl Board {
@@ -90,6 +103,35 @@ impl Board {
         is_member && !state.departed.contains(&node)
     }
 
+    /// Notes that `node` has the log up to `upto`, by its word to the leader of `vote`.
+    pub(crate) fn acknowledge(&self, node: u64, vote: Vote, upto: LogId) {
+        let mut state = self.state();
+        let said = state.acknowledged.entry(node).or_insert(Acknowledged { vote, upto, broken: false });
+        if said.vote != vote {
+            *said = Acknowledged { vote, upto, broken: false };
+        }
+        said.upto = said.upto.max(upto);
+    }
+
+    /// Whether `node`, which now lacks `entry`, had acknowledged it to the same leader. Such a node counts for nothing: what
+    /// it said was durable is gone, or another one uses its name.
+    pub(crate) fn went_back(&self, node: u64, vote: Vote, entry: LogId) -> bool {
+        let mut state = self.state();
+        let Some(said) = state.acknowledged.get_mut(&node).filter(|said| said.vote == vote && said.upto >= entry)
+        else {
+            return false;
+        };
+        if !std::mem::replace(&mut said.broken, true) {
+            tracing::error!(
+                node = format!("{node:016x}"),
+                index = entry.index,
+                "a node lacks log entries that it had acknowledged: its data folder was put back to an older state, or \
+                 copied and started twice; it gets nothing more: remove it, and let it join anew with an empty folder"
+            );
+        }
+        true
+    }
+
     /// Notes a link that came in, and ends the one that it replaces.
     pub(crate) fn take(&self, node: u64, lane: Lane, task: AbortHandle) {
         let mut state = self.state();
@@ -131,5 +173,6 @@ impl State {
             self.made.remove(&(node, lane)).iter().for_each(|(_, link)| link.close());
             self.taken.remove(&(node, lane)).iter().for_each(AbortHandle::abort);
         }
+        self.acknowledged.remove(&node);
     }
 }
