@@ -309,7 +309,7 @@ fn operator_commands() {
 #[test]
 fn members_of_a_cluster() {
     let member = |id: &str, leader: bool| {
-        json!({"id": id, "raft_id": "1", "name": id, "role": "voter", "leader": leader, "self": leader, "lag": 0,
+        json!({"id": id, "raft_id": "1", "name": id, "role": "voter", "leader": leader, "lag": 0,
             "last_heard_ms": null, "node_address": "h:1", "api_address": "u", "certificate_until": "soon"})
     };
     let members = json!({"members": [member("one", true), member("two", false)], "leader": "1", "term": 1});

@@ -14,7 +14,7 @@ use keyward_tests::cluster::Cluster;
 use keyward_tests::load::{self, Load, Targets};
 use keyward_tests::server::Server;
 use keyward_tests::suite::{self, Chance};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 /// The members, and that a write and a read work: whatever was tried did no harm.
@@ -99,7 +99,8 @@ fn a_member_that_was_removed_does_not_come_back_by_itself() {
     let mut cluster = Cluster::start(3);
     let gone = cluster.others(&[cluster.await_leader(&[0, 1, 2]).0])[0];
     let listed = cluster.members(gone).unwrap();
-    let id = listed.iter().find(|member| member["self"] == true).unwrap()["id"].as_str().unwrap().to_owned();
+    let is_gone = |member: &&Value| member["api_address"] == cluster.nodes[gone].address;
+    let id = listed.iter().find(is_gone).unwrap()["id"].as_str().unwrap().to_owned();
     let rest = cluster.others(&[gone]);
     cluster.client(rest[0]).delete(&format!("sys/cluster/members/{id}")).expect(204);
     cluster.wait("two members", || (cluster.members(rest[0])?.len() == 2).then_some(()));

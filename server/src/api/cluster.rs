@@ -166,7 +166,6 @@ fn describe(
         "name": row.map(|row| row.name.as_str()).or(is_self.then_some(cluster.name())),
         "role": role,
         "leader": leader == Some(number),
-        "self": is_self,
         "node_address": row.map(|row| row.node_address.as_str()).or(member.map(|member| member.address.as_str())),
         "api_address": row.map(|row| row.api_address.clone()).or_else(|| is_self.then(|| worker.app.address())),
         // Only the leader knows how far the others are.

@@ -88,7 +88,7 @@ pub(crate) fn rows(data: &Value) -> Vec<Vec<String>> {
     let members = data["members"].as_array().map(Vec::as_slice).unwrap_or_default();
     let shown = |value: &Value| if value.is_null() { "-".to_owned() } else { cell(value) };
     let row = |member: &Value| {
-        let heard = match (member["self"].as_bool(), member["last_heard_ms"].as_u64()) {
+        let heard = match (member["leader"].as_bool(), member["last_heard_ms"].as_u64()) {
             (_, Some(ms)) => format!("{ms} ms ago"),
             (Some(true), None) => "answers here".to_owned(),
             _ => "-".to_owned(),
@@ -157,9 +157,9 @@ mod tests {
     #[test]
     fn a_row_has_a_cell_for_every_head() {
         let data = json!({"members": [
-            {"id": "a", "raft_id": "1", "name": "one", "role": "voter", "leader": true, "self": true, "lag": 0,
+            {"id": "a", "raft_id": "1", "name": "one", "role": "voter", "leader": true, "lag": 0,
              "last_heard_ms": null, "node_address": "h:1", "api_address": "https://h:2", "certificate_until": "t"},
-            {"id": null, "raft_id": "2", "name": null, "role": "leaving", "leader": false, "self": false, "lag": null,
+            {"id": null, "raft_id": "2", "name": null, "role": "leaving", "leader": false, "lag": null,
              "last_heard_ms": 12, "node_address": "h:3", "api_address": null, "certificate_until": null},
         ]});
         let rows = rows(&data);
