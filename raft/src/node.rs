@@ -330,6 +330,11 @@ impl Node {
         self.roster.is_alone()
     }
 
+    /// How long ago this node, which follows, heard its leader: what it has may be older by that. Cheap.
+    pub fn silence(&self) -> Duration {
+        self.roster.silence()
+    }
+
     /// Waits until this node's state holds everything that was acknowledged before the call. A node alone has it at once;
     /// a leader makes sure that it still leads, a follower asks the leader: one question for all who wait.
     pub fn read_point(&self) -> ReadPoint {

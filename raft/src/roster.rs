@@ -166,8 +166,13 @@ impl Roster {
     }
 
     fn is_silent(&self) -> bool {
+        self.silence() > self.silence_max
+    }
+
+    /// How long ago a leader was heard, by a node that follows one.
+    pub(crate) fn silence(&self) -> Duration {
         let heard = Duration::from_millis(self.heard_ms.load(Ordering::Acquire));
-        self.began.elapsed().saturating_sub(heard) > self.silence_max
+        self.began.elapsed().saturating_sub(heard)
     }
 
     /// Whether a majority answered this leader of late. A leader of one needs none.

@@ -47,8 +47,14 @@ pub(crate) const NOT_LEADER: u16 = 421;
 pub(crate) const CLIENT: HeaderName = HeaderName::from_static("x-keyward-client");
 /// The id that the node which was asked gave the request.
 pub(crate) const REQUEST: HeaderName = HeaderName::from_static("x-keyward-request");
-/// What a caller asks of a read: `stale` is answered at once from what this node has.
+/// What a caller asks of a read: `stale` is answered at once from what this node has, if that is not too old.
 const CONSISTENCY: HeaderName = HeaderName::from_static("x-keyward-consistency");
+/// How old it may be, in milliseconds.
+const AGE_MAX: HeaderName = HeaderName::from_static("x-keyward-max-age-ms");
+/// In the answer: how old it may be.
+const AGE: HeaderName = HeaderName::from_static("x-keyward-age-ms");
+/// How old it may be where the caller does not say.
+const AGE_MAX_DEFAULT_MS: u64 = 10_000;
 
 /// The request line as it came: a request that is passed on is written as it was read.
 #[derive(Debug)]
@@ -91,9 +97,15 @@ async fn try_settle(worker: &Rc<Worker>, line: &Line, request: &Rc<Request>) -> 
                     Err(Undelivered::NotTaken) => {}
                 }
             }
-        } else if current(worker, request).await? {
+        } else if let Some(age_ms) = reach(worker, request).await? {
             match pep::enforce(worker, request).await {
-                Ok(answer) => return Ok(here(answer)),
+                Ok(answer) => {
+                    let mut response = here(answer);
+                    if age_ms > 0 {
+                        response.headers_mut().insert(AGE, HeaderValue::from(age_ms));
+                    }
+                    return Ok(response);
+                }
                 // It may have turned out to change something: a read that takes a use of its token.
                 Err(NotLeader) if !needs_leader => {
                     needs_leader = true;
@@ -115,21 +127,26 @@ async fn try_settle(worker: &Rc<Worker>, line: &Line, request: &Rc<Request>) -> 
 /// Answers a request that another node passed on; `None` if this one does not lead.
 pub(crate) async fn settle_passed_on(worker: &Rc<Worker>, request: &Rc<Request>) -> Option<Answer> {
     let node = worker.app.barrier.node();
-    if !node.leads() || worker.app.barrier.is_sealed() || !current(worker, request).await.ok()? {
+    if !node.leads() || worker.app.barrier.is_sealed() || reach(worker, request).await.ok()?.is_none() {
         return None;
     }
     pep::enforce(worker, request).await.ok()
 }
 
-/// Waits until this node's state holds everything acknowledged before, unless the caller does not ask for that. False if
-/// nobody leads who could tell.
-async fn current(worker: &Worker, request: &Request) -> Result<bool, Refusal> {
-    if request.headers.get(&CONSISTENCY).is_some_and(|value| value == "stale") {
-        return Ok(true);
+/// Waits until this node's state holds everything acknowledged before, and gives 0; or gives, to a caller who takes that,
+/// how many milliseconds it may be behind. `None` if nobody leads who could tell.
+async fn reach(worker: &Worker, request: &Request) -> Result<Option<u64>, Refusal> {
+    let node = worker.app.barrier.node();
+    if !node.leads() && request.headers.get(&CONSISTENCY).is_some_and(|value| value == "stale") {
+        let age_ms = u64::try_from(node.silence().as_millis()).unwrap_or(u64::MAX).max(1);
+        let wanted = request.headers.get(&AGE_MAX).and_then(|value| value.to_str().ok()?.parse().ok());
+        if age_ms <= wanted.unwrap_or(AGE_MAX_DEFAULT_MS) {
+            return Ok(Some(age_ms));
+        }
     }
-    match worker.app.barrier.node().read_point().await {
-        Ok(()) => Ok(true),
-        Err(ReadError::NoLeader) => Ok(false),
+    match node.read_point().await {
+        Ok(()) => Ok(Some(0)),
+        Err(ReadError::NoLeader) => Ok(None),
         Err(ReadError::Timeout | ReadError::Stopped) => Err(Refusal::NotLeader),
     }
 }
