@@ -30,7 +30,7 @@ use crate::transfer::{self, Outgoing, Receiver};
 use crate::types::Types;
 
 /// How long a node that stops waits for what is under way, if others are needed for that.
-const LANDING_MAX: Duration = Duration::from_secs(2);
+pub(crate) const LANDING_MAX: Duration = Duration::from_secs(2);
 
 /// Between two attempts to hand over, when nobody can take it.
 const NOBODY_PAUSE: Duration = Duration::from_millis(250);

@@ -16,11 +16,12 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{EntryPayload, Raft};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::applier::{Applier, Standing, to_position};
 use crate::change::{ChangeError, Changes, members};
 use crate::checkpoint::Dirty;
-use crate::core::{Core, Started, check_together};
+use crate::core::{Core, LANDING_MAX, Started, check_together};
 use crate::jobs::Jobs;
 use crate::link::{Connection, Host};
 use crate::log::{Ground, Log};
@@ -293,7 +294,14 @@ impl Node {
     /// # Errors
     /// [`ChangeError`].
     pub async fn hand_over(&self, to: Option<u64>) -> Result<(), ChangeError> {
-        self.change(|changes| async move { changes.hand_over(to).await }).await
+        let coalescer = Arc::clone(&self.coalescer);
+        let handing_over = |changes: Arc<Changes>| async move {
+            // What is on its way lands first, and what comes waits: nobody's outcome gets lost between two leaders.
+            let _hold = coalescer.hold();
+            drop(timeout(LANDING_MAX, coalescer.landed()).await);
+            changes.hand_over(to).await
+        };
+        self.change(handing_over).await
     }
 
     /// Runs a change on the raft thread, where its timers are.

@@ -104,13 +104,15 @@ struct Queue {
     in_log: usize,
     /// What became of them is still to be told.
     flights: VecDeque<Flight>,
+    /// How many hold it: nothing is proposed meanwhile.
+    holds: usize,
     closed: bool,
 }
 
 impl Queue {
     /// Whether a batch may go. WHY: what is proposed during a flush waits for the next one anyway; here it grows.
     fn is_open(&self) -> bool {
-        self.in_log == 0 && self.in_flight < IN_FLIGHT_MAX
+        self.in_log == 0 && self.in_flight < IN_FLIGHT_MAX && self.holds == 0
     }
 }
 
@@ -196,6 +198,12 @@ impl Coalescer {
         flights.iter().for_each(Flight::lose);
     }
 
+    /// Until this is dropped, what comes waits. Whoever is told meanwhile that another node leads was never proposed.
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold {
+        self.queue().holds += 1;
+        Hold(Arc::clone(self))
+    }
+
     /// Returns when no batch is in flight.
     pub(crate) async fn landed(&self) {
         loop {
@@ -258,6 +266,16 @@ impl Coalescer {
         if wake {
             self.wake.notify_one();
         }
+    }
+}
+
+/// Keeps the queue from being proposed.
+pub(crate) struct Hold(Arc<Coalescer>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.queue().holds -= 1;
+        self.0.wake.notify_one();
     }
 }
 

@@ -358,7 +358,9 @@ impl Worker {
         let barrier = &self.app.barrier;
         let request = facts.borrow().request;
         let intent = || facts.borrow().intent(barrier.entropy(), barrier.now());
-        barrier.write(&self.snapshots, request, &intent, decide).await
+        let written = barrier.write(&self.snapshots, request, &intent, decide).await?;
+        facts.borrow_mut().committed |= written.1.is_some();
+        Ok(written)
     }
 
     /// Makes the record of a request durable.
@@ -441,6 +443,7 @@ impl keyward_raft::Observer for Applied {
         // First what readers see, then what they keep: whoever misses a kept copy from here on reads the new state.
         self.generations.advance();
         for command in done {
+            self.generations.note_time(command.at);
             self.forget(command);
         }
     }

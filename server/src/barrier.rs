@@ -7,7 +7,7 @@
 //! overlay is dropped and the decision made anew.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keyward_crypto::Keyring;
@@ -48,6 +48,8 @@ pub struct Barrier {
 #[derive(Debug, Default)]
 pub struct Generations {
     applied: AtomicU64,
+    /// The newest stamp in the state, on whichever node it was given.
+    newest: AtomicI64,
     mounts: AtomicU64,
     policies: AtomicU64,
     tokens: AtomicU64,
@@ -340,7 +342,7 @@ impl Barrier {
         if pipeline.next_blob.is_none() {
             pipeline.next_blob = Some(reader.meta().map_err(storage)?.last_version + 1);
         }
-        pipeline.last = self.clock.now().max(pipeline.last);
+        pipeline.last = self.clock.now().max(pipeline.last).max(self.generations.newest());
         Ok((before, pipeline.last))
     }
 
@@ -701,6 +703,16 @@ impl Generations {
     /// A log entry was applied and its effects can be read. Called before its submitters are answered.
     pub fn advance(&self) {
         self.applied.fetch_add(1, Ordering::Release);
+    }
+
+    /// A command of this moment was applied.
+    pub fn note_time(&self, at: Timestamp) {
+        self.newest.fetch_max(at.0, Ordering::AcqRel);
+    }
+
+    /// The newest moment that was noted: what is stamped next is not older.
+    pub fn newest(&self) -> Timestamp {
+        Timestamp(self.newest.load(Ordering::Acquire))
     }
 
     /// How many log entries were applied since the start.

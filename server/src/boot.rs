@@ -202,7 +202,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let tls = Acceptor::from_config(&config.listen, &config.data.join("tls"), clock.now().seconds())?;
     let listeners = listen(&mut config)?;
     if cluster.trust().is_some() {
-        cluster.open(&barrier).map_err(|source| BootError::NodePort { source })?;
+        cluster.open(&barrier, &store).map_err(|source| BootError::NodePort { source })?;
     }
     let app = Arc::new(App::new(barrier, cluster, sessions, config, store, outcomes, Arc::clone(&failure)));
     let root_token = on_this_thread(&app, async |worker| {

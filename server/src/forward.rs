@@ -4,7 +4,7 @@
 //! read point first. What may change something goes to the leader, over the link between the nodes, as it came; where
 //! the caller is reached stands beside it in fields of ours, which no client can set. A request is passed on once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,6 +32,9 @@ use crate::refusal::Refusal;
 const LEADER_WAIT: Duration = Duration::from_secs(2);
 /// Pause before a leader that could not be reached is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Time for reaching the leader, and the pause after that did not work.
+const DIAL_MAX: Duration = Duration::from_secs(1);
+const DIAL_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// How long the leader may take over a request that was passed on.
 const ANSWER_WAIT: Duration = Duration::from_secs(90);
 /// How long a link to the leader may be silent before it is asked whether it lives, and how long it may take to say so.
@@ -91,7 +94,7 @@ async fn try_settle(worker: &Rc<Worker>, line: &Line, request: &Rc<Request>) -> 
         let seen = *leadership.borrow_and_update();
         if needs_leader && !seen.leads {
             if let Some(leader) = seen.leader {
-                match worker.forwarder.send(worker, leader, line, request).await {
+                match worker.forwarder.send(worker, leader, line, request, until).await {
                     Ok(response) => return Ok(response),
                     Err(Undelivered::Unknown) => return Err(Refusal::outcome_unknown()),
                     Err(Undelivered::NotTaken) => {}
@@ -164,6 +167,8 @@ enum Undelivered {
 pub(crate) struct Forwarder {
     link: RefCell<Option<Link>>,
     dialing: tokio::sync::Mutex<()>,
+    /// The leader that could not be reached last, and when.
+    failed: Cell<Option<(u64, Instant)>>,
 }
 
 struct Link {
@@ -178,15 +183,17 @@ impl Forwarder {
         leader: u64,
         line: &Line,
         request: &Request,
+        until: Instant,
     ) -> Result<Response<Body>, Undelivered> {
-        let mut sender = self.link_to(worker, leader).await.ok_or(Undelivered::NotTaken)?;
+        let linked = timeout_at(until, self.link_to(worker, leader)).await.ok().flatten();
+        let mut sender = linked.ok_or(Undelivered::NotTaken)?;
         let forwarded = rewritten(line, request).ok_or(Undelivered::NotTaken)?;
         let response = match timeout(ANSWER_WAIT, sender.try_send_request(forwarded)).await {
             Ok(Ok(response)) => response,
             Ok(Err(mut error)) => {
                 tracing::debug!(error = %error.error(), "a request could not be passed on");
                 let unsent = error.take_message().is_some();
-                return Err(if unsent || !request.may_change() { Undelivered::NotTaken } else { Undelivered::Unknown });
+                return Err(if unsent { Undelivered::NotTaken } else { Undelivered::Unknown });
             }
             Err(_) => return Err(Undelivered::Unknown),
         };
@@ -211,12 +218,20 @@ impl Forwarder {
         if let Some(sender) = self.open_link(leader) {
             return Some(sender);
         }
+        // Whoever waited meanwhile need not find out anew that nobody is there, or that another one leads.
+        let failed_lately = |(node, at): (u64, Instant)| node == leader && at.elapsed() < DIAL_AGAIN_AFTER;
+        let still_leads = worker.app.barrier.node().leadership().borrow().leader == Some(leader);
+        if !still_leads || self.failed.get().is_some_and(failed_lately) {
+            return None;
+        }
         let trust = worker.app.cluster.trust()?;
         let address = rows::node(worker.reader(), leader).ok().flatten()?.node_address;
-        let stream = match dial(&trust, Lane::Api, leader, &address).await {
+        let dialled = timeout(DIAL_MAX, dial(&trust, Lane::Api, leader, &address)).await;
+        let stream = match dialled.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(leader, error = %error, "the leader cannot be reached");
+                self.failed.set(Some((leader, Instant::now())));
                 return None;
             }
         };

@@ -69,6 +69,9 @@ impl KeySlot {
     pub fn follow(&self, sealed: &[u8]) -> Result<(), CryptoError> {
         while let Some(old) = self.load() {
             let keyring = Keyring::open_from(&old.root, old.domain(), sealed)?;
+            if keyring.active_epoch() < old.active_epoch() {
+                break; // read before the one that is in place was
+            }
             let new = Arc::new(Keys::new(OpenedKeys { keyring, root: Arc::clone(&old.root) }));
             let old = Some(old);
             let found = self.0.compare_and_swap(&old, Some(new));
@@ -103,7 +106,8 @@ mod tests {
         let entropy = SeededEntropy::new(3);
         let (root, domain) = (Arc::new(RootKey::generate(&entropy)), Id([7; 16]));
         let keyring = Keyring::generate(domain, Timestamp(0), &entropy);
-        let mut rotated = Keyring::open_from(&root, domain, &keyring.seal_to(&root, &entropy)).unwrap();
+        let first = keyring.seal_to(&root, &entropy);
+        let mut rotated = Keyring::open_from(&root, domain, &first).unwrap();
         rotated.rotate(Timestamp(1), &entropy);
         let sealed = rotated.seal_to(&root, &entropy);
 
@@ -114,6 +118,9 @@ mod tests {
         let before = slot.load().unwrap().active_epoch();
         slot.follow(&sealed).unwrap();
         assert_eq!(slot.load().unwrap().active_epoch(), before + 1);
+        let earlier = Keyring::open_from(&slot.load().unwrap().root, domain, &first).unwrap();
+        slot.follow(&earlier.seal_to(&slot.load().unwrap().root, &entropy)).unwrap();
+        assert_eq!(slot.load().unwrap().active_epoch(), before + 1, "an older one does not come back");
         let foreign = RootKey::generate(&entropy);
         assert!(slot.follow(&rotated.seal_to(&foreign, &entropy)).is_err());
         assert_eq!(slot.load().unwrap().active_epoch(), before + 1, "what does not open changes nothing");

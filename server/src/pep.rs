@@ -130,7 +130,9 @@ async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
     match steps(worker, request, &facts, footing).await {
         Ok(Some(answer)) => Ending::Answered(answer),
         Ok(None) => Ending::NeedsTask,
-        Err(Refusal::NotLeader) => Ending::NotLeader,
+        Err(Refusal::NotLeader) if !facts.borrow().committed => Ending::NotLeader,
+        // One of its writes is done and the next one was not taken: to begin anew would do the first one twice.
+        Err(Refusal::NotLeader) => Ending::Answered(refuse(worker, request, &Refusal::outcome_unknown()).await),
         Err(refusal) => Ending::Answered(match record_refusal(worker, &facts.into_inner(), &refusal).await {
             Ok(_) => api::render_refusal(request, &refusal),
             Err(unavailable) => api::render_refusal(request, &unavailable),

@@ -49,6 +49,8 @@ pub struct Facts {
     pub request: Id,
     /// When it came in.
     pub at: Timestamp,
+    /// Something was committed for it: whatever comes now, it is not true that nothing was changed.
+    pub committed: bool,
     /// Where it came from.
     pub source: Option<IpAddr>,
     /// What happens if all goes well.
@@ -79,6 +81,7 @@ impl Facts {
         Self {
             request,
             at,
+            committed: false,
             source,
             kind: EventKind::SysRead,
             action: None,

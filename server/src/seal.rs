@@ -144,6 +144,14 @@ pub fn keyring_row(reader: &Reader) -> Result<Option<Vec<u8>>, Refusal> {
     Ok(reader.row(Table::Config, KEYRING).map_err(storage)?.map(|row| row.body))
 }
 
+/// The wrapped keyring as all commands before this one leave it.
+///
+/// # Errors
+/// The row cannot be read.
+pub fn draft_keyring(draft: &mut Draft<'_>) -> Result<Option<Vec<u8>>, Refusal> {
+    Ok(draft.get(Table::Config, KEYRING)?.map(|row| row.body.expose().to_vec()))
+}
+
 /// Whether `key` is that of the wrapped keyring in the table of the configuration.
 pub fn is_keyring(key: &[u8]) -> bool {
     key == KEYRING

@@ -15,6 +15,7 @@ use crate::cluster::token::{JoinToken, TTL_S_MAX};
 use crate::config::is_node_name;
 use crate::http::answer::Answer;
 use crate::identity::raft_id;
+use crate::jobs::members::keeps_up;
 use crate::refusal::Refusal;
 use crate::seal;
 
@@ -195,8 +196,7 @@ async fn remove(context: &Context<'_>, number: u64) -> Result<Answer, Refusal> {
         .write(|draft| {
             let Some(row) = rows::draft_node(draft, number)? else { return Ok(false) };
             seal::remove_node(draft, row.node)?;
-            draft.remove(keyward_model::Table::Config, &rows::node_key(number))?;
-            Ok(true)
+            rows::remove_node(draft, number)
         })
         .await?;
     if !removed {
@@ -218,8 +218,17 @@ fn breaks_majority(gone: u64, me: u64, members: &[Member]) -> bool {
 }
 
 async fn promote(context: &Context<'_>, number: u64) -> Result<Answer, Refusal> {
-    let barrier = &context.worker.app.barrier;
-    barrier.node().promote(number).await.map_err(change)?;
+    let node = context.worker.app.barrier.node();
+    let (members, committed) = (node.members(), node.status().committed.unwrap_or(0));
+    let learner = members.iter().find(|member| member.node == number && member.role == Role::Learner);
+    let force = context.params.bool("force")?.unwrap_or(false);
+    if learner.is_some_and(|learner| !force && !keeps_up(learner, committed)) {
+        return Err(Refusal::malformed(
+            "this node does not answer, or lacks much of the log: a vote of it would only be missing; wait until it has \
+             caught up (`keyward operator members`), or give force=true",
+        ));
+    }
+    node.promote(number).await.map_err(change)?;
     Ok(Answer::no_content())
 }
 

@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use keyward_storage::Store;
 use rustls::server::{Accepted, Acceptor};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::{StartHandshake, TlsStream};
 
 use super::node::Cluster;
+use super::rows;
 use super::tls::{Lane, Trust};
 use crate::barrier::Barrier;
 
@@ -143,7 +145,7 @@ async fn shake(
 }
 
 /// Accepts until the runtime ends.
-pub async fn run(cluster: Arc<Cluster>, barrier: Weak<Barrier>, listener: std::net::TcpListener) {
+pub async fn run(cluster: Arc<Cluster>, barrier: Weak<Barrier>, store: Store, listener: std::net::TcpListener) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(error = %error, "the node port cannot be served"),
@@ -162,9 +164,10 @@ pub async fn run(cluster: Arc<Cluster>, barrier: Weak<Barrier>, listener: std::n
             tracing::warn!("a connection to the node port was closed: there are too many");
             continue;
         };
-        let (cluster, barrier, joining) = (Arc::clone(&cluster), Weak::clone(&barrier), joining.clone());
+        let (cluster, joining) = (Arc::clone(&cluster), joining.clone());
+        let (barrier, store) = (Weak::clone(&barrier), store.clone());
         drop(tokio::spawn(async move {
-            if let Err(error) = lead_in(&cluster, &barrier, stream, source, seat, &joining).await {
+            if let Err(error) = lead_in(&cluster, (&barrier, &store), stream, source, seat, &joining).await {
                 cluster.note_closed();
                 tracing::debug!(error = %error, source = %source, "a connection to the node port was closed");
             }
@@ -174,7 +177,7 @@ pub async fn run(cluster: Arc<Cluster>, barrier: Weak<Barrier>, listener: std::n
 
 async fn lead_in(
     cluster: &Arc<Cluster>,
-    barrier: &Weak<Barrier>,
+    (barrier, store): (&Weak<Barrier>, &Store),
     stream: TcpStream,
     source: SocketAddr,
     seat: Seat,
@@ -191,6 +194,11 @@ async fn lead_in(
         Lane::Raft => {
             let (stream, peer) = shake(handshake, &trust, lane).await?;
             let peer = peer.ok_or_else(stranger)?;
+            // Its certificate may outlive its membership by a day.
+            let is_gone = store.reader().is_ok_and(|reader| rows::is_gone(&reader, peer).unwrap_or(true));
+            if is_gone {
+                return Err(stranger());
+            }
             if let Some(barrier) = barrier.upgrade() {
                 barrier.node().accept(peer, Box::new(stream)); // a member: from here on Raft bounds it
             }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use arc_swap::ArcSwapOption;
 use keyward_model::{Id, Secret};
 use keyward_raft::Fresh;
+use keyward_storage::Store;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -208,14 +209,14 @@ impl Cluster {
     ///
     /// # Errors
     /// The address is in use or not this machine's.
-    pub fn open(self: &Arc<Self>, barrier: &Arc<Barrier>) -> io::Result<SocketAddr> {
+    pub fn open(self: &Arc<Self>, barrier: &Arc<Barrier>, store: &Store) -> io::Result<SocketAddr> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(address) = *bound {
             return Ok(address);
         }
         let listener = bind(self.wanted)?;
         let address = listener.local_addr()?;
-        barrier.node().spawn(listener::run(Arc::clone(self), Arc::downgrade(barrier), listener));
+        barrier.node().spawn(listener::run(Arc::clone(self), Arc::downgrade(barrier), store.clone(), listener));
         tracing::info!(address = %address, "the node port is open");
         *bound = Some(address);
         Ok(address)

@@ -35,7 +35,7 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
     let cluster = &app.cluster;
     let _turn = cluster.changing.lock().await;
     let keys = app.barrier.keyring()?;
-    cluster.open(&app.barrier).map_err(|error| {
+    cluster.open(&app.barrier, &app.store).map_err(|error| {
         Refusal::Unavailable(format!("the node port cannot be opened: {error}\nchoose another cluster.listen").into())
     })?;
     let place = cluster.place(app.address())?;
@@ -102,6 +102,9 @@ pub async fn issue(
         .barrier
         .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
             let Some(row) = rows::draft_node(draft, number)? else { return Ok(false) };
+            if rows::draft_at(draft, &place.node_address)?.is_some_and(|other| other.node != row.node) {
+                return Err(Refusal::malformed("another member is reached at this address"));
+            }
             let Place { name, node_address, api_address } = place.clone();
             let certificate_until = draft.now().plus_seconds(LEAF_S);
             let row = NodeRow { name, node_address, api_address, certificate_until, ..row };

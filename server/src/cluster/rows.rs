@@ -15,6 +15,8 @@ use crate::refusal::Refusal;
 const AUTHORITY: &[u8] = b"cluster/ca";
 /// Rows of members: the prefix, then the node's number in 16 hex digits.
 const NODE: &str = "cluster/node/";
+/// Rows of those who were members, in the same way: their numbers never come back.
+const GONE: &str = "cluster/gone/";
 /// Rows of join tokens: the prefix, then the token's id in hex.
 const JOIN: &str = "cluster/join/";
 
@@ -50,6 +52,13 @@ pub struct NodeRow {
     pub joined: Timestamp,
     /// When its certificate ends.
     pub certificate_until: Timestamp,
+}
+
+/// A node that was a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct GoneRow {
+    /// When it was removed.
+    removed: Timestamp,
 }
 
 /// A join token that waits for its node.
@@ -88,6 +97,14 @@ pub fn nodes(reader: &Reader) -> Result<Vec<(u64, NodeRow)>, Refusal> {
     rows.iter().map(|row| Ok((number_of(&row.key)?, decode(&row.body)?))).collect()
 }
 
+/// Whether the node of this number was a member and was removed.
+///
+/// # Errors
+/// The row cannot be read.
+pub fn is_gone(reader: &Reader, number: u64) -> Result<bool, Refusal> {
+    Ok(reader.row(Table::Config, &gone_key(number)).map_err(storage)?.is_some())
+}
+
 /// Reads the row of one join token.
 ///
 /// # Errors
@@ -114,6 +131,10 @@ pub fn expired_tokens(reader: &Reader, now: Timestamp) -> Result<Vec<Vec<u8>>, R
 /// The key of a member's row.
 pub fn node_key(number: u64) -> Vec<u8> {
     format!("{NODE}{number:016x}").into_bytes()
+}
+
+fn gone_key(number: u64) -> Vec<u8> {
+    format!("{GONE}{number:016x}").into_bytes()
 }
 
 /// The key of a join token's row.
@@ -181,6 +202,28 @@ pub fn draft_tokens(draft: &mut Draft<'_>) -> Result<usize, Refusal> {
 /// Its predecessor cannot be read.
 pub fn put_node(draft: &mut Draft<'_>, number: u64, row: &NodeRow) -> Result<(), Refusal> {
     put(draft, &node_key(number), row)
+}
+
+/// Removes a member's row, for good. False if there is none.
+///
+/// # Errors
+/// A row cannot be read.
+pub fn remove_node(draft: &mut Draft<'_>, number: u64) -> Result<bool, Refusal> {
+    if !draft.exists(Table::Config, &node_key(number))? {
+        return Ok(false);
+    }
+    draft.remove(Table::Config, &node_key(number))?;
+    let gone = GoneRow { removed: draft.now() };
+    put(draft, &gone_key(number), &gone)?;
+    Ok(true)
+}
+
+/// Whether the node of this number was removed, as all commands before this one leave it.
+///
+/// # Errors
+/// The row cannot be read.
+pub fn draft_is_gone(draft: &mut Draft<'_>, number: u64) -> Result<bool, Refusal> {
+    draft.exists(Table::Config, &gone_key(number))
 }
 
 /// Puts a join token's row in place.

@@ -17,6 +17,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use keyward_model::Id;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -96,7 +97,7 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
         drop(tokio::task::spawn_local(jobs::run(Rc::clone(&worker), serving.tls.clone(), serving.stop.clone())));
     }
     let mut stop = serving.stop.clone();
-    let graceful = hyper_util::server::graceful::GracefulShutdown::new();
+    let graceful = GracefulShutdown::new();
     loop {
         let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -109,7 +110,7 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
                 }
             },
             Some(knock) = doorbell.recv() => {
-                drop(tokio::task::spawn_local(visit(Rc::clone(&worker), Arc::clone(&serving.gate), knock)));
+                drop(tokio::task::spawn_local(visit(Rc::clone(&worker), Arc::clone(&serving.gate), knock, graceful.watcher())));
                 continue;
             }
             _ = stop.wait_for(|stop| *stop) => break,
@@ -147,17 +148,17 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
 }
 
 /// Somebody who came through the node port.
-async fn visit(worker: Rc<Worker>, gate: Arc<Gate>, knock: Knock) {
+async fn visit(worker: Rc<Worker>, gate: Arc<Gate>, knock: Knock, watcher: Watcher) {
     let Some(trust) = worker.app.cluster.trust() else { return };
     match knock.admit(&trust).await {
         Ok(Visitor::Joining(connection)) => join::host::serve(&worker, connection).await,
-        Ok(Visitor::Forwarding(connection)) => passed_on(worker, gate, connection).await,
+        Ok(Visitor::Forwarding(connection)) => passed_on(worker, gate, connection, watcher).await,
         Err(error) => tracing::debug!(error = %error, "a connection to the node port was closed"),
     }
 }
 
 /// Requests that another node passes on to this one, which leads.
-async fn passed_on(worker: Rc<Worker>, gate: Arc<Gate>, connection: ForwardedConnection) {
+async fn passed_on(worker: Rc<Worker>, gate: Arc<Gate>, connection: ForwardedConnection, watcher: Watcher) {
     let ForwardedConnection { peer, stream, seats, .. } = connection;
     let limits = &worker.app.config.limits;
     let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
@@ -172,7 +173,7 @@ async fn passed_on(worker: Rc<Worker>, gate: Arc<Gate>, connection: ForwardedCon
         let (worker, gate) = (Rc::clone(&worker), Arc::clone(&gate));
         async move { Ok::<_, std::convert::Infallible>(handle_passed_on(&worker, &gate, peer, request).await) }
     });
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await {
         tracing::debug!(error = %error, "a link from another node ended");
     }
     drop(seats);
@@ -185,18 +186,22 @@ async fn handle_passed_on(
     peer: u64,
     mut request: HttpRequest<Incoming>,
 ) -> Response<Body> {
-    let is_member = rows::node(worker.reader(), peer).is_ok_and(|row| row.is_some());
-    let origin = forward::origin(request.headers_mut()).filter(|_| is_member);
-    let Some((source, id)) = origin else {
-        tracing::warn!(peer, "a request was passed on by a node that is not a member, or not as members do it");
-        return Answer::empty(403).into_response(Id::ZERO, false);
+    let not_taken = |id| Answer::empty(forward::NOT_LEADER).into_response(id, false);
+    let Some((source, id)) = forward::origin(request.headers_mut()) else {
+        tracing::warn!(peer, "a request was passed on, and not as members do it");
+        return not_taken(Id::ZERO);
     };
+    // It may have joined, or been removed, a moment ago: the newest state says so.
+    let is_current = worker.app.barrier.node().read_point().await.is_ok();
+    if !is_current || !rows::node(worker.reader(), peer).is_ok_and(|row| row.is_some()) {
+        return not_taken(id);
+    }
     let face = if native::claims(request.uri().path()) { Face::Native } else { Face::Compatible };
     let head = request.method() == Method::HEAD;
     match read(worker, gate.room(), request, id, source).await {
         Ok(request) => {
             let answer = forward::settle_passed_on(worker, &Rc::new(request)).await;
-            answer.unwrap_or_else(|| Answer::empty(forward::NOT_LEADER)).into_response(id, head)
+            answer.map_or_else(|| not_taken(id), |answer| answer.into_response(id, head))
         }
         Err(Early::Refused(refusal)) => {
             refuse(&pep::turn_away(worker, id, source, face, refusal).await, id, face, head)
@@ -212,7 +217,7 @@ async fn connection<S>(
     stream: S,
     version: Version,
     source: IpAddr,
-    watcher: hyper_util::server::graceful::Watcher,
+    watcher: Watcher,
 ) where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {

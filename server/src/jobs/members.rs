@@ -150,13 +150,15 @@ async fn reconcile(worker: &Worker, memory: &mut Memory) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a member answers and has nearly all of the log.
+pub fn keeps_up(member: &Member, committed: u64) -> bool {
+    member.heard_ms.is_some_and(|heard| heard <= SILENT_MS)
+        && member.matched.is_some_and(|matched| matched.saturating_add(LAG_MAX) >= committed)
+}
+
 fn note_keeping_up(members: &[Member], committed: u64, since: &mut HashMap<u64, Instant>) {
-    let keeps_up = |member: &&Member| {
-        member.role == Role::Learner
-            && member.heard_ms.is_some_and(|heard| heard <= SILENT_MS)
-            && member.matched.is_some_and(|matched| matched.saturating_add(LAG_MAX) >= committed)
-    };
-    let now: Vec<u64> = members.iter().filter(keeps_up).map(|member| member.node).collect();
+    let keeping_up = members.iter().filter(|member| member.role == Role::Learner && keeps_up(member, committed));
+    let now: Vec<u64> = keeping_up.map(|member| member.node).collect();
     since.retain(|number, _| now.contains(number));
     for number in now {
         since.entry(number).or_insert_with(Instant::now);

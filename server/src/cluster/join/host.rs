@@ -173,10 +173,10 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
             if rows::draft_members(draft)? >= MEMBERS_MAX {
                 return Ok(Err(Answer::refused(Why::Full, format!("the cluster has {MEMBERS_MAX} members already"))));
             }
-            if rows::draft_node(draft, number)?.is_some() {
+            if rows::draft_node(draft, number)?.is_some() || rows::draft_is_gone(draft, number)? {
                 return Ok(Err(Answer::refused(
                     Why::Request,
-                    "the cluster has a member of this identity: was the data folder copied? begin with an empty one",
+                    "the cluster has, or had, a member of this identity: was the data folder copied? begin with an empty one",
                 )));
             }
             if let Some(other) = rows::draft_at(draft, &said.place.node_address)? {
@@ -226,7 +226,7 @@ fn unknown_token() -> Answer {
 }
 
 fn unfit(said: &Join, expected: Option<&str>, now: Timestamp, source: IpAddr) -> Option<Answer> {
-    let Place { name, node_address, api_address } = &said.place;
+    let Place { name, node_address, .. } = &said.place;
     if let Some(expected) = expected.filter(|expected| expected != name) {
         return Some(Answer::refused(Why::Name, wrong_name(expected, name)));
     }
@@ -248,11 +248,17 @@ fn unfit(said: &Join, expected: Option<&str>, now: Timestamp, source: IpAddr) ->
         );
         return Some(Answer::refused(Why::Request, text));
     }
-    let fits = is_node_name(name)
+    let fits = fits(&said.place) && said.incarnation >= FIRST_INCARNATION;
+    (!fits).then(|| Answer::refused(Why::Request, "name or address of the node are not well formed"))
+}
+
+/// Whether name and addresses are what they should be, and nothing that a terminal would take for a command.
+fn fits(place: &Place) -> bool {
+    let Place { name, node_address, api_address } = place;
+    is_node_name(name)
         && is_host_and_port(node_address)
         && api_address.len() <= URL_BYTES_MAX
-        && said.incarnation >= FIRST_INCARNATION;
-    (!fits).then(|| Answer::refused(Why::Request, "name or address of the node are not well formed"))
+        && api_address.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn seal_key(text: &str) -> Result<Secret<[u8; 32]>, Refusal> {
@@ -292,6 +298,9 @@ async fn renew(worker: &Worker, peer: u64, body: &SecretBytes) -> Answer {
     let Ok(csr) = STANDARD.decode(&said.csr) else {
         return Answer::refused(Why::Request, "the request is not well formed");
     };
+    if !fits(&said.place) {
+        return Answer::refused(Why::Request, "name or address of the node are not well formed");
+    }
     match renewal::issue(worker, peer, &csr, &said.place).await {
         Ok(Some((leaf, authority))) => Answer::Welcome(Box::new(Welcome {
             certificate: STANDARD.encode(&leaf),
