@@ -85,6 +85,11 @@ impl Standing {
         (state.applied, state.membership.clone())
     }
 
+    /// Index after the last applied entry.
+    pub(crate) fn applied_next(&self) -> u64 {
+        *self.applied_next.borrow()
+    }
+
     /// The last position made durable, and the state that holds it.
     pub(crate) fn snapshot(&self) -> Option<(SnapshotMeta, SnapshotData)> {
         let state = self.state();

@@ -338,9 +338,10 @@ impl Node {
         self.roster.is_alone()
     }
 
-    /// How long ago this node, which follows, heard its leader: what it has may be older by that. Cheap.
-    pub fn silence(&self) -> Duration {
-        self.roster.silence()
+    /// How old the state of this node may be, which follows: since when it has all that its leader had committed then.
+    /// `None` as long as it does not know. Cheap.
+    pub fn age(&self) -> Option<Duration> {
+        self.roster.age(self.host.standing.applied_next())
     }
 
     /// Waits until this node's state holds everything that was acknowledged before the call. A node alone has it at once;

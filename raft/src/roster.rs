@@ -63,6 +63,7 @@ pub(crate) struct Roster {
     began: Instant,
     /// When a leader was last heard, in milliseconds after `began`.
     heard_ms: AtomicU64,
+    news: Mutex<News>,
     /// How long a leader may be silent.
     silence_max: Duration,
     woken: Notify,
@@ -70,6 +71,23 @@ pub(crate) struct Roster {
     leads_since: Mutex<(u64, Instant)>,
     /// Held while it is judged whether this node is alone.
     judging: Mutex<()>,
+}
+
+/// Since when this node's state is what a leader had committed. Milliseconds after the roster began.
+#[derive(Default)]
+struct News {
+    /// The newest word of a leader of which everything is applied.
+    reached_ms: Option<u64>,
+    /// A newer one: index after the last committed entry, and when it came.
+    awaited: Option<(u64, u64)>,
+}
+
+impl News {
+    fn settle(&mut self, applied_next: u64) {
+        if let Some((_, at_ms)) = self.awaited.take_if(|(commit_next, _)| *commit_next <= applied_next) {
+            self.reached_ms = Some(at_ms);
+        }
+    }
 }
 
 impl Roster {
@@ -86,6 +104,7 @@ impl Roster {
             sole_voter: AtomicBool::new(false),
             began: Instant::now(),
             heard_ms: AtomicU64::new(0),
+            news: Mutex::default(),
             silence_max,
             woken: Notify::new(),
             leads_since: Mutex::new((0, Instant::now())),
@@ -156,23 +175,34 @@ impl Roster {
         Change(Arc::clone(self))
     }
 
-    /// Somebody who leads, or thinks so, gave a sign of life.
-    pub(crate) fn hear(&self) {
+    /// Somebody who leads, or thinks so, gave a sign of life: everything before `commit_next` is committed. This node has
+    /// applied everything before `applied_next`.
+    pub(crate) fn hear(&self, commit_next: u64, applied_next: u64) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.heard_ms.store(now, Ordering::Release);
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        news.settle(applied_next);
+        news.awaited.get_or_insert((commit_next, now));
+        news.settle(applied_next);
+        drop(news);
         if !self.leads() && self.leader().is_none() {
             self.woken.notify_one();
         }
     }
 
     fn is_silent(&self) -> bool {
-        self.silence() > self.silence_max
+        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Acquire));
+        self.began.elapsed().saturating_sub(heard) > self.silence_max
     }
 
-    /// How long ago a leader was heard, by a node that follows one.
-    pub(crate) fn silence(&self) -> Duration {
-        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Acquire));
-        self.began.elapsed().saturating_sub(heard)
+    /// How old the state of this node may be, which follows a leader and has applied everything before `applied_next`. `None`
+    /// as long as no leader told it how far it should be, or it has not come that far.
+    pub(crate) fn age(&self, applied_next: u64) -> Option<Duration> {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        news.settle(applied_next);
+        let reached = Duration::from_millis(news.reached_ms?);
+        drop(news);
+        Some(self.began.elapsed().saturating_sub(reached))
     }
 
     /// Whether a majority answered this leader of late. A leader of one needs none.
@@ -242,5 +272,23 @@ impl Drop for Change {
     fn drop(&mut self) {
         self.0.changes.fetch_sub(1, Ordering::AcqRel);
         self.0.judge();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_has_an_age_once_it_is_what_a_leader_said() {
+        let roster = Roster::new(1, Duration::ZERO);
+        assert!(roster.age(9).is_none(), "nobody said anything");
+        roster.hear(5, 3);
+        assert!(roster.age(4).is_none(), "it lacks an entry");
+        roster.hear(9, 4);
+        assert!(roster.age(4).is_none(), "the first word still counts");
+        assert!(roster.age(5).is_some());
+        roster.hear(9, 5);
+        assert!(roster.age(5).is_some(), "it was up to date a moment ago");
     }
 }

@@ -141,7 +141,7 @@ pub(crate) async fn settle_passed_on(worker: &Rc<Worker>, request: &Rc<Request>)
 async fn reach(worker: &Worker, request: &Request) -> Result<Option<u64>, Refusal> {
     let node = worker.app.barrier.node();
     if !node.leads() && request.headers.get(&CONSISTENCY).is_some_and(|value| value == "stale") {
-        let age_ms = u64::try_from(node.silence().as_millis()).unwrap_or(u64::MAX).max(1);
+        let age_ms = node.age().map_or(u64::MAX, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).max(1);
         let wanted = request.headers.get(&AGE_MAX).and_then(|value| value.to_str().ok()?.parse().ok());
         if age_ms <= wanted.unwrap_or(AGE_MAX_DEFAULT_MS) {
             return Ok(Some(age_ms));

@@ -118,7 +118,8 @@ impl Host {
             Kind::Ping => Box::pin(async move { Ok((kind, id, Vec::new())) }),
             Kind::Append => {
                 let request = decode_append(&body).ok_or_else(broken)?;
-                self.roster.hear();
+                let commit_next = request.leader_commit.map_or(0, |last| last.index + 1);
+                self.roster.hear(commit_next, self.standing.applied_next());
                 Box::pin(async move {
                     let response = raft.append_entries(request).await.map_err(|error| stopped(&error))?;
                     Ok((kind, id, encode_appended(&response)))

@@ -5,10 +5,11 @@
 //! the rest is read. What is not TLS, wants no lane that there is, or shows no certificate where one is due, is counted
 //! and closed.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use keyward_storage::Store;
@@ -28,6 +29,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections of members at once, and of whoever has not proven to be one.
 const CONNECTIONS_MAX: usize = 256;
+/// Of those, from one address, which have not proven yet who they are.
+const STRANGERS_MAX: usize = 32;
 /// Connections at once that want to join.
 const JOINING_MAX: usize = 8;
 
@@ -38,6 +41,38 @@ pub struct Seats(Arc<AtomicUsize>);
 /// One of them.
 #[derive(Debug)]
 pub struct Seat(Arc<AtomicUsize>);
+
+/// Whoever is at the door and has not proven who it is, by address: one machine must not keep the others out.
+#[derive(Debug, Clone, Default)]
+struct Strangers(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+
+/// One of them. Dropped when it has proven who it is, or is gone.
+#[derive(Debug)]
+struct Stranger(Strangers, IpAddr);
+
+impl Strangers {
+    fn admit(&self, source: IpAddr) -> Option<Stranger> {
+        let mut at_door = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = at_door.entry(source).or_insert(0);
+        *count += 1;
+        let is_one_too_many = *count > STRANGERS_MAX;
+        drop(at_door);
+        let stranger = Stranger(self.clone(), source);
+        (!is_one_too_many).then_some(stranger)
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut at_door = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = at_door.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                at_door.remove(&self.1);
+            }
+        }
+    }
+}
 
 impl Seats {
     fn take(&self, max: usize) -> Option<Seat> {
@@ -59,6 +94,7 @@ pub struct Knock {
     accepted: Accepted,
     stream: std::net::TcpStream,
     source: SocketAddr,
+    stranger: Stranger,
     seats: Vec<Seat>,
 }
 
@@ -109,7 +145,7 @@ impl Knock {
     /// # Errors
     /// Whoever it is does not speak TLS as we do, or shows no certificate where one is due.
     pub async fn admit(self, trust: &Trust) -> io::Result<Visitor> {
-        let Self { lane, accepted, stream, source, seats } = self;
+        let Self { lane, accepted, stream, source, stranger: _stranger, seats } = self;
         let handshake = StartHandshake::from_parts(accepted, TcpStream::from_std(stream)?);
         let (stream, peer) = shake(handshake, trust, lane).await?;
         let source = source.ip();
@@ -150,7 +186,7 @@ pub async fn run(cluster: Arc<Cluster>, barrier: Weak<Barrier>, store: Store, li
         Ok(listener) => listener,
         Err(error) => return tracing::error!(error = %error, "the node port cannot be served"),
     };
-    let (seats, joining) = (Seats::default(), Seats::default());
+    let (seats, joining, strangers) = (Seats::default(), Seats::default(), Strangers::default());
     loop {
         let (stream, source) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -160,6 +196,11 @@ pub async fn run(cluster: Arc<Cluster>, barrier: Weak<Barrier>, store: Store, li
                 continue;
             }
         };
+        let Some(stranger) = strangers.admit(source.ip()) else {
+            cluster.note_closed();
+            tracing::debug!(source = %source, "a connection to the node port was closed: that address has too many");
+            continue;
+        };
         let Some(seat) = seats.take(CONNECTIONS_MAX) else {
             tracing::warn!("a connection to the node port was closed: there are too many");
             continue;
@@ -167,7 +208,8 @@ pub async fn run(cluster: Arc<Cluster>, barrier: Weak<Barrier>, store: Store, li
         let (cluster, joining) = (Arc::clone(&cluster), joining.clone());
         let (barrier, store) = (Weak::clone(&barrier), store.clone());
         drop(tokio::spawn(async move {
-            if let Err(error) = lead_in(&cluster, (&barrier, &store), stream, source, seat, &joining).await {
+            if let Err(error) = lead_in(&cluster, (&barrier, &store), stream, source, (stranger, seat), &joining).await
+            {
                 cluster.note_closed();
                 tracing::debug!(error = %error, source = %source, "a connection to the node port was closed");
             }
@@ -180,7 +222,7 @@ async fn lead_in(
     (barrier, store): (&Weak<Barrier>, &Store),
     stream: TcpStream,
     source: SocketAddr,
-    seat: Seat,
+    (unknown, seat): (Stranger, Seat),
     joining: &Seats,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -211,5 +253,5 @@ async fn lead_in(
         Lane::Api => {}
     }
     let StartHandshake { accepted, io, .. } = handshake;
-    cluster.hand_on(Knock { lane, accepted, stream: io.into_std()?, source, seats })
+    cluster.hand_on(Knock { lane, accepted, stream: io.into_std()?, source, stranger: unknown, seats })
 }
