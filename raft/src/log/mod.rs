@@ -331,18 +331,9 @@ impl Log {
         let (sender, receiver) = std::sync::mpsc::channel();
         self.flush(Box::new(move |result| drop(sender.send(result))));
         let flushed = receiver.recv().unwrap_or_else(|_| Err(io::Error::other("the raft log is closed already")));
-        self.stop_threads();
+        self.0.stop_threads();
         flushed?;
         self.0.shared.shelf.write_horizon(&self.0.shared)
-    }
-
-    fn stop_threads(&self) {
-        self.0.queue.close();
-        self.0.shared.shelf.stop();
-        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            drop(thread.join());
-        }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -363,11 +354,22 @@ impl Log {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // The threads hold `Shared` and the queue, not this: they end by themselves.
+impl Inner {
+    /// Ends the threads, and waits for them, so that nobody works in the folder any more.
+    fn stop_threads(&self) {
         self.queue.close();
         self.shared.shelf.stop();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // The last handle may go on one of them: what they call when something is durable may hold one.
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != thread::current().id()) {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop_threads();
     }
 }
 
