@@ -187,16 +187,19 @@ impl Applier {
             state.membership = membership;
         }
         drop(state);
-        self.standing.applied_next.send_replace(last.index + 1);
 
+        let mut told = Vec::new();
         for (load, outcomes) in loads.into_iter().zip(outcomes) {
             let done: Vec<(Command, Outcome)> = load.commands.into_iter().zip(outcomes).collect();
             if !done.is_empty() {
                 self.observer.applied(to_position(load.at), &done);
             }
-            for (waiter, (_, outcome)) in load.waiters.into_iter().zip(&done) {
-                drop(waiter.send(Ok(*outcome)));
-            }
+            told.extend(load.waiters.into_iter().zip(done.into_iter().map(|(_, outcome)| outcome)));
+        }
+        // Whoever reads from here on finds nothing in the observer's caches that these entries made old.
+        self.standing.applied_next.send_replace(last.index + 1);
+        for (waiter, outcome) in told {
+            drop(waiter.send(Ok(outcome)));
         }
         for responder in responders {
             responder.send(());

@@ -164,6 +164,21 @@ async fn a_state_is_never_ahead_of_its_own_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_point_comes_after_the_observer() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let told = &cluster.running[&follower].told;
+    told.slow_ms.store(50, Ordering::SeqCst);
+    for _ in 0..3 {
+        cluster.write().await;
+        let written = cluster.store(leader).reader().unwrap().meta().unwrap().applied.unwrap().index;
+        cluster.node(follower).read_point().await.unwrap();
+        assert!(told.applied.load(Ordering::SeqCst) >= written, "caches are of the past");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_over_in_no_time() {
     let cluster = Cluster::of(3).await;
     let mut gaps = Vec::new();

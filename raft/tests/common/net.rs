@@ -156,11 +156,18 @@ impl AsyncWrite for Cable {
 #[derive(Default)]
 pub struct Told {
     pub replaced: AtomicUsize,
+    /// The last entry that it was told of.
+    pub applied: AtomicU64,
+    /// How many milliseconds it takes to hear of an entry.
+    pub slow_ms: AtomicU64,
     pub failures: Mutex<Vec<String>>,
 }
 
 impl Observer for Told {
-    fn applied(&self, _position: Position, _commands: &[(Command, Outcome)]) {}
+    fn applied(&self, position: Position, _commands: &[(Command, Outcome)]) {
+        std::thread::sleep(Duration::from_millis(self.slow_ms.load(Ordering::SeqCst)));
+        self.applied.store(position.index, Ordering::SeqCst);
+    }
 
     fn replaced(&self, _store: &Store) {
         self.replaced.fetch_add(1, Ordering::SeqCst);
