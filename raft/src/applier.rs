@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use keyward_model::command::decode_batch;
 use keyward_model::{Command, Outcome, StateSum};
@@ -28,6 +30,9 @@ use crate::types::{LogId, SnapshotMeta, StoredMembership, Types, log_id};
 const SUMS_KEPT: usize = 1024;
 /// Sums that a node tells the leader.
 const SUMS_TOLD: usize = 16;
+
+/// Between two looks whether the node stops, while the log is slow.
+const STOP_LOOK: Duration = Duration::from_millis(200);
 
 /// How far the state is, for everyone to see.
 pub(crate) struct Standing {
@@ -167,6 +172,7 @@ impl Applier {
             loads.push(Load::of(entry.log_id, entry.payload)?);
         }
         let Some(last) = loads.last().map(|load| load.at) else { return Ok(()) };
+        self.wait_for_log(last)?;
         let entries: Vec<keyward_storage::Entry<'_>> = loads.iter().map(Load::entry).collect();
         let outcomes = self.write(&entries)?;
         let writer = self.writer.as_ref().ok_or(ApplyError::NoWriter)?;
@@ -186,16 +192,19 @@ impl Applier {
             state.membership = membership;
         }
         drop(state);
-        self.standing.applied_next.send_replace(last.index + 1);
 
+        let mut told = Vec::new();
         for (load, outcomes) in loads.into_iter().zip(outcomes) {
             let done: Vec<(Command, Outcome)> = load.commands.into_iter().zip(outcomes).collect();
             if !done.is_empty() {
                 self.observer.applied(to_position(load.at), &done);
             }
-            for (waiter, (_, outcome)) in load.waiters.into_iter().zip(&done) {
-                drop(waiter.send(Ok(*outcome)));
-            }
+            told.extend(load.waiters.into_iter().zip(done.into_iter().map(|(_, outcome)| outcome)));
+        }
+        // Whoever reads from here on finds nothing in the observer's caches that these entries made old.
+        self.standing.applied_next.send_replace(last.index + 1);
+        for (waiter, outcome) in told {
+            drop(waiter.send(Ok(outcome)));
         }
         for responder in responders {
             responder.send(());
@@ -213,6 +222,25 @@ impl Applier {
             self.compact.notify_one();
         }
         Ok(())
+    }
+
+    /// Waits until this node's own log holds everything up to `last`, durably. Entries that others committed come here when
+    /// they are only queued for it, and a state ahead of its log is one that no start accepts. A sole voter never waits:
+    /// its own flush is what commits.
+    fn wait_for_log(&mut self, last: LogId) -> Result<(), ApplyError> {
+        if self.log.is_durable(last.index) {
+            return Ok(());
+        }
+        let flushed = self.flushing();
+        loop {
+            match flushed.recv_timeout(STOP_LOOK) {
+                Ok(result) => return result.map_err(ApplyError::Io),
+                Err(RecvTimeoutError::Disconnected) => return Err(ApplyError::Io(closed())),
+                // The log may wait for space for good.
+                Err(RecvTimeoutError::Timeout) if self.jobs.is_stopping() => return Err(ApplyError::Stopped),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 
     /// Writes `entries`, however long the disk stays full: they are committed, so there is no other way on.
@@ -325,10 +353,19 @@ impl Applier {
 
     /// Waits until everything that the log was asked before is durable.
     fn flush_log(&self) -> io::Result<()> {
+        self.flushing().recv().unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Tells when everything that the log was asked before is durable.
+    fn flushing(&self) -> mpsc::Receiver<io::Result<()>> {
         let (sender, receiver) = mpsc::channel();
         self.log.flush(Box::new(move |result| drop(sender.send(result))));
-        receiver.recv().unwrap_or_else(|_| Err(io::Error::other("the raft log is closed")))
+        receiver
     }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the raft log is closed")
 }
 
 /// One entry, taken apart.
@@ -384,7 +421,7 @@ enum ApplyError {
     Io(io::Error),
     #[error("the state database was closed by an earlier failure")]
     NoWriter,
-    #[error("the node stopped while the disk was full; the next start applies what waited")]
+    #[error("the node stopped while the disk was full or slow; the next start applies what waited")]
     Stopped,
     #[error("the snapshot holds another state than its sender said; fetch it anew")]
     OtherSnapshot,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use openraft::storage::EntryResponder;
@@ -41,6 +41,21 @@ impl Jobs {
     /// The next job; waits for it. `None` when nobody can ask for anything any more.
     pub(crate) fn next(&mut self) -> Option<Job> {
         self.behind.pop_front().or_else(|| self.queue.recv().ok())
+    }
+
+    /// Whether the thread shall end, whatever it is at.
+    pub(crate) fn is_stopping(&mut self) -> bool {
+        loop {
+            match self.queue.try_recv() {
+                Ok(stop @ Job::Stop(_)) => {
+                    self.behind.push_front(stop);
+                    return true;
+                }
+                Ok(job) => self.behind.push_back(job),
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => return true,
+            }
+        }
     }
 
     /// Lets a moment pass, after which there may be space. False if the thread shall end instead.

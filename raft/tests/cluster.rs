@@ -141,6 +141,44 @@ async fn a_leader_that_stood_still_does_not_answer_from_the_past() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_is_never_ahead_of_its_own_log() {
+    let cluster = Cluster::of(3).await;
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    let leader = cluster.leader().await;
+    let slow = (1..=3).find(|id| *id != leader).unwrap();
+    let reader = cluster.store(slow).reader().unwrap();
+    let before = reader.meta().unwrap().applied;
+    cluster.running[&slow].disk.hold();
+    let last = cluster.write().await;
+    let committed = cluster.node(leader).status().applied;
+    eventually("it knows what the others committed", || {
+        (cluster.node(slow).status().committed >= committed).then_some(())
+    })
+    .await;
+    // Long enough to have applied it many times.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(reader.meta().unwrap().applied, before);
+    cluster.running[&slow].disk.release();
+    cluster.agree(last).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_point_comes_after_the_observer() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let told = &cluster.running[&follower].told;
+    told.slow_ms.store(50, Ordering::SeqCst);
+    for _ in 0..3 {
+        cluster.write().await;
+        let written = cluster.store(leader).reader().unwrap().meta().unwrap().applied.unwrap().index;
+        cluster.node(follower).read_point().await.unwrap();
+        assert!(told.applied.load(Ordering::SeqCst) >= written, "caches are of the past");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_over_in_no_time() {
     let cluster = Cluster::of(3).await;
     let mut gaps = Vec::new();

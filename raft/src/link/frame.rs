@@ -173,7 +173,11 @@ impl Wire {
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.outbox.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            let sent = ready!(Pin::new(&mut self.connection).poll_write(context, rest))?;
+            let Poll::Ready(sent) = Pin::new(&mut self.connection).poll_write(context, rest) else {
+                self.forget_sent();
+                return Poll::Pending;
+            };
+            let sent = sent?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -188,6 +192,14 @@ impl Wire {
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Lets go of what is gone, when it is worth moving the rest: an outbox that never runs empty must not grow for ever.
+    fn forget_sent(&mut self) {
+        if self.sent >= KEEP_BYTES {
+            self.outbox.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     /// The frame at the start of what came, if it is all there.
@@ -239,6 +251,25 @@ mod tests {
         }
         drop(send.await.unwrap().unwrap());
         assert_eq!(far.next().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn an_outbox_that_never_runs_empty_does_not_grow() {
+        let (near, mut far) = duplex(64 << 10);
+        let mut near = Wire::new(Box::new(near));
+        let (body, mut part) = (vec![5; 1 << 20], vec![0; 1 << 20]);
+        near.ask(Kind::Append, 0, &body);
+        for id in 1..20 {
+            near.ask(Kind::Append, id, &body);
+            let read = async { far.read_exact(&mut part).await.map(drop) };
+            tokio::select! {
+                biased;
+                sent = near.flush() => panic!("{sent:?}"),
+                read = read => read.unwrap(),
+            }
+        }
+        assert!(near.backlog() < 3 << 20);
+        assert!(near.outbox.len() < 4 << 20, "{} bytes", near.outbox.len());
     }
 
     #[tokio::test]

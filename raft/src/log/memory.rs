@@ -131,14 +131,19 @@ impl Memory {
             segment.highest = segment.highest.max(Some(log_id.index));
         }
         let in_tail = log_id.index.checked_sub(self.tail_first).and_then(|at| self.tail.get(usize::try_from(at).ok()?));
-        if log_id.index == self.first + self.slots.len() as u64 && in_tail.is_some_and(|entry| entry.log_id == log_id) {
+        if log_id.index == self.durable_next() && in_tail.is_some_and(|entry| entry.log_id == log_id) {
             self.slots.push_back(slot);
         }
     }
 
+    /// Index after the last entry that is durable. Every entry below is; what is queued is not.
+    pub(super) fn durable_next(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
     /// Lets entries go from the tail that are written and applied, the oldest first, until it holds `bytes_max`.
     pub(super) fn trim(&mut self, bytes_max: usize) {
-        let written = self.first + self.slots.len() as u64;
+        let written = self.durable_next();
         while self.tail_bytes > bytes_max
             && self.tail_first < written.min(self.released)
             && let Some(entry) = self.tail.pop_front()

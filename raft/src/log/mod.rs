@@ -255,6 +255,11 @@ impl Log {
         self.0.shared.memory().is_at_hand(index)
     }
 
+    /// Whether the entry `index` is durable, and not only queued.
+    pub fn is_durable(&self, index: u64) -> bool {
+        index < self.0.shared.memory().durable_next()
+    }
+
     /// The node's vote.
     pub fn vote(&self) -> Option<Vote> {
         self.0.shared.memory().vote

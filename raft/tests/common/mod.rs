@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is test code")]
 
+pub mod disk;
+
 pub mod net;
 
 use std::path::Path;

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use keyward_model::{Command, Outcome, SeededEntropy};
 use keyward_raft::link::Dialing;
-use keyward_raft::{
-    Connection, Dialer, Fresh, Leadership, Node, Observer, Options, Role, SubmitError, Timing, fs::OsFs, log,
-};
+use keyward_raft::{Connection, Dialer, Fresh, Leadership, Node, Observer, Options, Role, SubmitError, Timing, log};
 use keyward_storage::{Position, Store};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
+use super::disk::Disk;
 use super::{Leader, rows};
 
 /// The network between nodes.
@@ -157,11 +156,18 @@ impl AsyncWrite for Cable {
 #[derive(Default)]
 pub struct Told {
     pub replaced: AtomicUsize,
+    /// The last entry that it was told of.
+    pub applied: AtomicU64,
+    /// How many milliseconds it takes to hear of an entry.
+    pub slow_ms: AtomicU64,
     pub failures: Mutex<Vec<String>>,
 }
 
 impl Observer for Told {
-    fn applied(&self, _position: Position, _commands: &[(Command, Outcome)]) {}
+    fn applied(&self, position: Position, _commands: &[(Command, Outcome)]) {
+        std::thread::sleep(Duration::from_millis(self.slow_ms.load(Ordering::SeqCst)));
+        self.applied.store(position.index, Ordering::SeqCst);
+    }
 
     fn replaced(&self, _store: &Store) {
         self.replaced.fetch_add(1, Ordering::SeqCst);
@@ -176,6 +182,8 @@ impl Observer for Told {
 pub struct Running {
     pub node: Arc<Node>,
     pub store: Store,
+    /// What its log is on.
+    pub disk: Disk,
     pub told: Arc<Told>,
 }
 
@@ -221,12 +229,12 @@ impl Cluster {
     }
 
     pub fn start(&mut self, id: u64) {
-        let folder = self.folder(id);
+        let (folder, disk) = (self.folder(id), Disk::default());
         let options = Options {
             dir: folder.join("log"),
             node_id: id,
             fresh: if id == self.founder { Fresh::Found } else { Fresh::Join },
-            fs: Arc::new(OsFs),
+            fs: Arc::new(disk.clone()),
             entropy: Arc::new(SeededEntropy::new(id)),
             log: log::Options { segment_bytes: 128 << 10, reserve_bytes: 0, ..log::Options::default() },
             log_bytes_max: self.log_bytes_max,
@@ -239,7 +247,7 @@ impl Cluster {
         let node = Node::start(options, store.clone(), Arc::clone(&told) as Arc<dyn Observer>).unwrap();
         let node = Arc::new(node);
         self.net.nodes.lock().unwrap().insert(id, Arc::downgrade(&node));
-        self.running.insert(id, Running { node, store, told });
+        self.running.insert(id, Running { node, store, disk, told });
     }
 
     /// Stops `id` as if its process had been killed.
