@@ -127,7 +127,13 @@ async fn current(worker: &Worker, request: &Request) -> Result<bool, Refusal> {
     if request.headers.get(&CONSISTENCY).is_some_and(|value| value == "stale") {
         return Ok(true);
     }
-    match worker.app.barrier.node().read_point().await {
+    let traffic = &worker.app.traffic;
+    traffic.read_points.note();
+    let reached = worker.app.barrier.node().read_point().await;
+    if reached.is_err() {
+        traffic.read_points_missed.note();
+    }
+    match reached {
         Ok(()) => Ok(true),
         Err(ReadError::NoLeader) => Ok(false),
         Err(ReadError::Timeout | ReadError::Stopped) => Err(Refusal::NotLeader),
@@ -162,8 +168,24 @@ impl Forwarder {
         line: &Line,
         request: &Request,
     ) -> Result<Response<Body>, Undelivered> {
+        let sent = self.try_send(worker, leader, line, request).await;
+        if sent.is_err() {
+            worker.app.traffic.link_failures.note();
+        }
+        sent?.ok_or(Undelivered::NotTaken)
+    }
+
+    /// `None` if who was taken for the leader says that it is not.
+    async fn try_send(
+        &self,
+        worker: &Worker,
+        leader: u64,
+        line: &Line,
+        request: &Request,
+    ) -> Result<Option<Response<Body>>, Undelivered> {
         let mut sender = self.link_to(worker, leader).await.ok_or(Undelivered::NotTaken)?;
         let forwarded = rewritten(line, request).ok_or(Undelivered::NotTaken)?;
+        worker.app.traffic.passed_on.note();
         let response = match timeout(ANSWER_WAIT, sender.try_send_request(forwarded)).await {
             Ok(Ok(response)) => response,
             Ok(Err(mut error)) => {
@@ -174,11 +196,11 @@ impl Forwarder {
             Err(_) => return Err(Undelivered::Unknown),
         };
         if response.status().as_u16() == NOT_LEADER {
-            return Err(Undelivered::NotTaken);
+            return Ok(None);
         }
         let (parts, body) = response.into_parts();
         let body = timeout(ANSWER_WAIT, body.collect()).await.ok().and_then(Result::ok).ok_or(Undelivered::Unknown)?;
-        Ok(Response::from_parts(parts, Full::new(body.to_bytes())))
+        Ok(Some(Response::from_parts(parts, Full::new(body.to_bytes()))))
     }
 
     fn open_link(&self, leader: u64) -> Option<SendRequest<Full<Bytes>>> {
