@@ -213,12 +213,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
         }
     })?;
     let (stop, stopping) = watch::channel(false);
-    let serving = Serving {
-        app: Arc::clone(&app),
-        tls: tls.clone(),
-        runs_jobs: false,
-        stop: stopping,
-    };
+    let serving = Serving { app: Arc::clone(&app), tls: tls.clone(), runs_jobs: false, stop: stopping };
     let mut workers = Vec::new();
     for (number, listener) in listeners.into_iter().enumerate() {
         let serving = Serving { runs_jobs: number == 0, ..serving.clone() };

@@ -152,3 +152,6 @@ impl Page {
         self.0.register_with_unit("certificate_end", "When a certificate of this node ends", Unit::Seconds, ends);
     }
 }
+
+#[cfg(test)]
+mod tests;

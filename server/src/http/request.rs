@@ -435,7 +435,13 @@ mod tests {
     #[test]
     fn paths_have_one_form() {
         assert_eq!(head("GET", "/v1/a%2Fb/c%20d").unwrap().path, "a/b/c d");
-        assert!(matches!(head("GET", "/v2/a"), Err(Early::Elsewhere)));
+        for elsewhere in ["/v2/a", "/", "/metrics/", "/metrics/a", "/v1metrics"] {
+            assert!(matches!(head("GET", elsewhere), Err(Early::Elsewhere)), "{elsewhere}");
+        }
+        for scraped in ["/metrics", "/metrics?x=1", "/v1/sys/metrics?format=prometheus"] {
+            let head = head("GET", scraped).unwrap();
+            assert_eq!((head.path.as_str(), head.query.as_str()), ("sys/metrics", "format=prometheus"), "{scraped}");
+        }
         assert!(matches!(head("GET", "/v1/a%07"), Err(Early::Unprintable)));
         assert!(matches!(head("GET", "/v1/a%C2%A0b"), Err(Early::Unprintable)));
         for (raw, clean) in [

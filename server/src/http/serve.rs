@@ -177,11 +177,7 @@ async fn passed_on(worker: Rc<Worker>, connection: ForwardedConnection) {
 }
 
 /// One request that another node passed on. It saw to the limits; who calls stands in its own fields.
-async fn handle_passed_on(
-    worker: &Rc<Worker>,
-    peer: u64,
-    mut request: HttpRequest<Incoming>,
-) -> Response<Body> {
+async fn handle_passed_on(worker: &Rc<Worker>, peer: u64, mut request: HttpRequest<Incoming>) -> Response<Body> {
     let is_member = rows::node(worker.reader(), peer).is_ok_and(|row| row.is_some());
     let origin = forward::origin(request.headers_mut()).filter(|_| is_member);
     let Some((source, id)) = origin else {
@@ -314,12 +310,7 @@ fn head_too_large() -> Response<Body> {
 }
 
 /// Reads head and body, within the limits.
-async fn read(
-    worker: &Worker,
-    request: HttpRequest<Incoming>,
-    id: Id,
-    source: IpAddr,
-) -> Result<Request, Early> {
+async fn read(worker: &Worker, request: HttpRequest<Incoming>, id: Id, source: IpAddr) -> Result<Request, Early> {
     let (limits, gate) = (&worker.app.config.limits, &worker.app.gate);
     let mut room = gate.room();
     let (parts, body) = request.into_parts();
