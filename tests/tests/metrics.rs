@@ -1,7 +1,7 @@
 //! The numbers of the nodes, as a real Prometheus has them: with the configuration, the rules and the table that
 //! `docs/operate/monitor.md` shows.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
