@@ -20,7 +20,10 @@ use crate::begun::Begun;
 use crate::cluster::Cluster;
 use crate::config::{Config, Tls};
 use crate::forward::Forwarder;
+use crate::http::limits::Gate;
+use crate::http::tls::Acceptor;
 use crate::keys::KeySlot;
+use crate::metrics::Traffic;
 use crate::mounts::MountTable;
 use crate::policies;
 use crate::record::{Facts, Outcomes, Receipt, Recorder};
@@ -48,6 +51,12 @@ pub struct App {
     pub moves: Moves,
     /// One rotation of the keyring at a time.
     pub rotating: tokio::sync::Mutex<()>,
+    /// Limits before parsing.
+    pub gate: Gate,
+    /// What goes between the nodes, counted.
+    pub traffic: Traffic,
+    /// TLS of the API, or `None` for plain HTTP.
+    pub tls: Option<Acceptor>,
     journal: Arc<Journal>,
     outcomes: Arc<Outcomes>,
     failure: Arc<Failure>,
@@ -130,7 +139,7 @@ impl App {
         outcomes: Arc<Outcomes>,
         failure: Arc<Failure>,
     ) -> Self {
-        let started = barrier.now();
+        let (started, gate) = (barrier.now(), Gate::new(&config.limits));
         Self {
             barrier,
             cluster,
@@ -141,12 +150,20 @@ impl App {
             started,
             moves: Moves::default(),
             rotating: tokio::sync::Mutex::new(()),
+            gate,
+            traffic: Traffic::default(),
+            tls: None,
             journal: Arc::clone(outcomes.journal()),
             outcomes,
             failure,
             tables: ArcSwapOption::empty(),
             loading: Mutex::new(()),
         }
+    }
+
+    /// With TLS on the API.
+    pub fn with_tls(self, tls: Option<Acceptor>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Whether there are keys and a root token.
@@ -179,6 +196,11 @@ impl App {
     /// [`Refusal::AuditUnavailable`].
     pub fn audit_ready(&self) -> Result<(), Refusal> {
         if self.outcomes.flush() { Ok(()) } else { Err(Refusal::AuditUnavailable) }
+    }
+
+    /// Whether records of writes wait for the audit file. Only looks.
+    pub fn audit_is_late(&self) -> bool {
+        self.outcomes.is_late()
     }
 
     /// Takes keys and opened copies away.

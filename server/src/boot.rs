@@ -28,7 +28,6 @@ use crate::cluster::dialer::Members;
 use crate::cluster::node::ClusterError;
 use crate::config::{Config, ConfigError, Durability, SealKind};
 use crate::files::{self, write_private};
-use crate::http::limits::Gate;
 use crate::http::serve::{self, Serving};
 use crate::http::tls::{Acceptor, TlsError};
 use crate::identity::{Identity, IdentityError};
@@ -204,7 +203,8 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     if cluster.trust().is_some() {
         cluster.open(&barrier, &store).map_err(|source| BootError::NodePort { source })?;
     }
-    let app = Arc::new(App::new(barrier, cluster, sessions, config, store, outcomes, Arc::clone(&failure)));
+    let app = App::new(barrier, cluster, sessions, config, store, outcomes, Arc::clone(&failure));
+    let app = Arc::new(app.with_tls(tls.clone()));
     let root_token = on_this_thread(&app, async |worker| {
         note_start(&worker).await;
         match dev {
@@ -213,13 +213,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
         }
     })?;
     let (stop, stopping) = watch::channel(false);
-    let serving = Serving {
-        app: Arc::clone(&app),
-        gate: Arc::new(Gate::new(&app.config.limits)),
-        tls: tls.clone(),
-        runs_jobs: false,
-        stop: stopping,
-    };
+    let serving = Serving { app: Arc::clone(&app), tls: tls.clone(), runs_jobs: false, stop: stopping };
     let mut workers = Vec::new();
     for (number, listener) in listeners.into_iter().enumerate() {
         let serving = Serving { runs_jobs: number == 0, ..serving.clone() };

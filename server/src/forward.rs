@@ -127,12 +127,14 @@ async fn try_settle(worker: &Rc<Worker>, line: &Line, request: &Rc<Request>) -> 
     }
 }
 
-/// Answers a request that another node passed on; `None` if this one does not lead.
-pub(crate) async fn settle_passed_on(worker: &Rc<Worker>, request: &Rc<Request>) -> Option<Answer> {
+/// Answers a request that the node `peer` passed on; `None` if this one does not lead, or that one is not a member.
+pub(crate) async fn settle_passed_on(worker: &Rc<Worker>, peer: u64, request: &Rc<Request>) -> Option<Answer> {
     let node = worker.app.barrier.node();
     if !node.leads() || worker.app.barrier.is_sealed() || reach(worker, request).await.ok()?.is_none() {
         return None;
     }
+    // It may have joined, or been removed, a moment ago: the newest state says so.
+    rows::node(worker.reader(), peer).ok()??;
     pep::enforce(worker, request).await.ok()
 }
 
@@ -147,7 +149,13 @@ async fn reach(worker: &Worker, request: &Request) -> Result<Option<u64>, Refusa
             return Ok(Some(age_ms));
         }
     }
-    match node.read_point().await {
+    let traffic = &worker.app.traffic;
+    traffic.read_points.note();
+    let reached = node.read_point().await;
+    if reached.is_err() {
+        traffic.read_points_missed.note();
+    }
+    match reached {
         Ok(()) => Ok(Some(0)),
         Err(ReadError::NoLeader) => Ok(None),
         Err(ReadError::Timeout | ReadError::Stopped) => Err(Refusal::NotLeader),
@@ -186,23 +194,14 @@ impl Forwarder {
         until: Instant,
     ) -> Result<Response<Body>, Undelivered> {
         let linked = timeout_at(until, self.link_to(worker, leader)).await.ok().flatten();
-        let mut sender = linked.ok_or(Undelivered::NotTaken)?;
-        let forwarded = rewritten(line, request).ok_or(Undelivered::NotTaken)?;
-        let response = match timeout(ANSWER_WAIT, sender.try_send_request(forwarded)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(mut error)) => {
-                tracing::debug!(error = %error.error(), "a request could not be passed on");
-                let unsent = error.take_message().is_some();
-                return Err(if unsent { Undelivered::NotTaken } else { Undelivered::Unknown });
-            }
-            Err(_) => return Err(Undelivered::Unknown),
+        let sent = match linked {
+            Some(sender) => try_send(worker, sender, line, request).await,
+            None => Err(Undelivered::NotTaken),
         };
-        if response.status().as_u16() == NOT_LEADER {
-            return Err(Undelivered::NotTaken);
+        if sent.is_err() {
+            worker.app.traffic.link_failures.note();
         }
-        let (parts, body) = response.into_parts();
-        let body = timeout(ANSWER_WAIT, body.collect()).await.ok().and_then(Result::ok).ok_or(Undelivered::Unknown)?;
-        Ok(Response::from_parts(parts, Full::new(body.to_bytes())))
+        sent?.ok_or(Undelivered::NotTaken)
     }
 
     fn open_link(&self, leader: u64) -> Option<SendRequest<Full<Bytes>>> {
@@ -251,6 +250,32 @@ impl Forwarder {
         *self.link.borrow_mut() = Some(Link { leader, sender: sender.clone() });
         Some(sender)
     }
+}
+
+/// Sends a request over a link and waits for the answer. `None` if who was taken for the leader says that it is not.
+async fn try_send(
+    worker: &Worker,
+    mut sender: SendRequest<Full<Bytes>>,
+    line: &Line,
+    request: &Request,
+) -> Result<Option<Response<Body>>, Undelivered> {
+    let forwarded = rewritten(line, request).ok_or(Undelivered::NotTaken)?;
+    worker.app.traffic.passed_on.note();
+    let response = match timeout(ANSWER_WAIT, sender.try_send_request(forwarded)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(mut error)) => {
+            tracing::debug!(error = %error.error(), "a request could not be passed on");
+            let unsent = error.take_message().is_some();
+            return Err(if unsent { Undelivered::NotTaken } else { Undelivered::Unknown });
+        }
+        Err(_) => return Err(Undelivered::Unknown),
+    };
+    if response.status().as_u16() == NOT_LEADER {
+        return Ok(None);
+    }
+    let (parts, body) = response.into_parts();
+    let body = timeout(ANSWER_WAIT, body.collect()).await.ok().and_then(Result::ok).ok_or(Undelivered::Unknown)?;
+    Ok(Some(Response::from_parts(parts, Full::new(body.to_bytes()))))
 }
 
 impl std::fmt::Debug for Forwarder {

@@ -283,11 +283,16 @@ impl Outcomes {
     /// Whether everything so far is in the file. While it is not, new writes are refused, so what waits is bounded by
     /// the writes that were under way when the disk ran full.
     pub fn flush(&self) -> bool {
-        if !self.late.load(Ordering::Acquire) {
+        if !self.is_late() {
             return true;
         }
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         self.append(&mut batch)
+    }
+
+    /// Whether some were not in the file when it was last tried.
+    pub fn is_late(&self) -> bool {
+        self.late.load(Ordering::Acquire)
     }
 
     fn append(&self, batch: &mut Batch) -> bool {

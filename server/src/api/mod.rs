@@ -32,6 +32,8 @@ pub mod capabilities;
 
 pub mod tools;
 
+pub mod metrics;
+
 mod context;
 
 pub use context::Context;
@@ -202,6 +204,7 @@ async fn system(context: &Context<'_>) -> Result<Answer, Refusal> {
         "key-status" | "rotate" => keyring::act(context).await,
         "tools" => tools::act(context),
         "cluster" => cluster::act(context).await,
+        "metrics" => metrics::act(context),
         _ => status::act(context),
     }
 }

@@ -10,6 +10,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
+use crate::metrics::Count;
 
 /// How many requests pass before forgotten sources are dropped from the table.
 const SWEEP_EVERY: u64 = 1 << 16;
@@ -25,6 +26,19 @@ pub struct Gate {
     rate: Option<DefaultKeyedRateLimiter<IpAddr>>,
     clock: DefaultClock,
     passed: AtomicU64,
+    /// What was turned away.
+    pub refused: Refused,
+}
+
+/// What the limits turned away, each since the start.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// Connections closed at once: there were as many as may be.
+    pub connections: Count,
+    /// Requests of a source that was over its rate.
+    pub rate: Count,
+    /// Requests for whose body there was no room.
+    pub bodies: Count,
 }
 
 /// One of the connections at once. Dropped with the connection.
@@ -69,6 +83,7 @@ impl Gate {
             rate,
             clock: DefaultClock::default(),
             passed: AtomicU64::new(0),
+            refused: Refused::default(),
         }
     }
 
@@ -76,7 +91,11 @@ impl Gate {
     pub fn seat(&self) -> Option<Seat> {
         let taken = self.connections.fetch_add(1, Ordering::Relaxed);
         let seat = Seat(Arc::clone(&self.connections));
-        (taken < self.connections_max).then_some(seat)
+        if taken < self.connections_max {
+            return Some(seat);
+        }
+        self.refused.connections.note();
+        None
     }
 
     /// Connections at once, now.
@@ -98,7 +117,10 @@ impl Gate {
         if self.passed.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
             rate.retain_recent();
         }
-        rate.check_key(&source).map_err(|until| until.wait_time_from(self.clock.now()).as_secs() + 1)
+        rate.check_key(&source).map_err(|until| {
+            self.refused.rate.note();
+            until.wait_time_from(self.clock.now()).as_secs() + 1
+        })
     }
 }
 
@@ -124,6 +146,7 @@ mod tests {
         let first = gate.seat();
         assert!(first.is_some());
         assert!(gate.seat().is_none());
+        assert_eq!((gate.connections(), gate.refused.connections.get()), (1, 1));
         drop(first);
         assert!(gate.seat().is_some());
     }
@@ -147,5 +170,6 @@ mod tests {
         assert_eq!(gate.pass(a), Ok(()));
         assert!(gate.pass(a).is_err());
         assert_eq!(gate.pass(b), Ok(()));
+        assert_eq!(gate.refused.rate.get(), 1);
     }
 }

@@ -19,6 +19,12 @@ use super::{duration, gotext};
 use crate::api::native;
 use crate::refusal::Refusal;
 
+/// Where the node's numbers are.
+const METRICS: &str = "sys/metrics";
+/// The other name of that, the one that Prometheus looks for, and the form in which it wants them.
+const SCRAPED: &str = "/metrics";
+const SCRAPED_QUERY: &str = "format=prometheus";
+
 /// Which of the two APIs a request speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Face {
@@ -105,9 +111,8 @@ impl Head {
         if !decoded.chars().all(gotext::is_printable) {
             return Err(Early::Unprintable);
         }
-        let Some(below) = decoded.strip_prefix("/v1/") else {
-            return Err(Early::Elsewhere);
-        };
+        let scraped = decoded == SCRAPED;
+        let below = if scraped { METRICS } else { decoded.strip_prefix("/v1/").ok_or(Early::Elsewhere)? };
         let (list, scan) = match (*method == Method::GET).then(|| uri.query()).flatten() {
             Some(query) => (flag(query, "list")?, flag(query, "scan")?),
             None => (false, false),
@@ -139,7 +144,11 @@ impl Head {
         if matches!(operation, Operation::List | Operation::Scan) && !path.ends_with('/') {
             path.push('/');
         }
-        let query = if has_body { String::new() } else { uri.query().unwrap_or_default().to_owned() };
+        let query = match (has_body, scraped) {
+            (true, _) => String::new(),
+            (false, true) => SCRAPED_QUERY.to_owned(),
+            (false, false) => uri.query().unwrap_or_default().to_owned(),
+        };
         let flagged = if list { Some("list") } else { scan.then_some("scan") };
         let patch = operation == Operation::Patch;
         Ok(Self { face: Face::Compatible, operation, head, path, query, flagged, has_body, patch })
@@ -259,11 +268,11 @@ impl Request {
         !reads || self.wrap_ttl.is_some() || self.path == "cubbyhole/response"
     }
 
-    /// Whether only this node can answer it: its own status and seal.
+    /// Whether only this node can answer it: its own status, numbers and seal.
     pub fn is_local(&self) -> bool {
         matches!(
             self.path.as_str(),
-            "sys/health" | "sys/seal-status" | "sys/leader" | "sys/init" | "sys/unseal" | "sys/seal"
+            "sys/health" | "sys/seal-status" | "sys/leader" | "sys/init" | "sys/unseal" | "sys/seal" | METRICS
         )
     }
 
@@ -426,7 +435,13 @@ mod tests {
     #[test]
     fn paths_have_one_form() {
         assert_eq!(head("GET", "/v1/a%2Fb/c%20d").unwrap().path, "a/b/c d");
-        assert!(matches!(head("GET", "/v2/a"), Err(Early::Elsewhere)));
+        for elsewhere in ["/v2/a", "/", "/metrics/", "/metrics/a", "/v1metrics"] {
+            assert!(matches!(head("GET", elsewhere), Err(Early::Elsewhere)), "{elsewhere}");
+        }
+        for scraped in ["/metrics", "/metrics?x=1", "/v1/sys/metrics?format=prometheus"] {
+            let head = head("GET", scraped).unwrap();
+            assert_eq!((head.path.as_str(), head.query.as_str()), ("sys/metrics", "format=prometheus"), "{scraped}");
+        }
         assert!(matches!(head("GET", "/v1/a%07"), Err(Early::Unprintable)));
         assert!(matches!(head("GET", "/v1/a%C2%A0b"), Err(Early::Unprintable)));
         for (raw, clean) in [

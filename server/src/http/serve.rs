@@ -29,8 +29,8 @@ use super::request::{Early, Face, Head, Request};
 use super::tls::Acceptor;
 use crate::api::native;
 use crate::app::{App, Worker};
+use crate::cluster::join;
 use crate::cluster::listener::{ForwardedConnection, Knock, Visitor};
-use crate::cluster::{join, rows};
 use crate::forward::{self, Line};
 use crate::refusal::Refusal;
 use crate::{jobs, pep};
@@ -53,8 +53,6 @@ const HEADER_FIELDS_MAX: usize = 64;
 pub struct Serving {
     /// The application.
     pub app: Arc<App>,
-    /// Limits before parsing.
-    pub gate: Arc<Gate>,
     /// TLS, or `None` for plain HTTP.
     pub tls: Option<Acceptor>,
     /// Whether this worker also runs the server's own jobs. One does.
@@ -110,12 +108,12 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
                 }
             },
             Some(knock) = doorbell.recv() => {
-                drop(tokio::task::spawn_local(visit(Rc::clone(&worker), Arc::clone(&serving.gate), knock, graceful.watcher())));
+                drop(tokio::task::spawn_local(visit(Rc::clone(&worker), knock, graceful.watcher())));
                 continue;
             }
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let Some(seat) = serving.gate.seat() else {
+        let Some(seat) = serving.app.gate.seat() else {
             tracing::warn!("a connection was closed: limits.connections_max is reached");
             continue;
         };
@@ -125,12 +123,12 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
             let _seat = seat;
             drop(stream.set_nodelay(true));
             match &serving.tls {
-                None => connection(&serving, worker, stream, Version::HTTP_11, peer.ip(), watcher).await,
+                None => connection(worker, stream, Version::HTTP_11, peer.ip(), watcher).await,
                 Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                         let version = if agreed { Version::HTTP_2 } else { Version::HTTP_11 };
-                        connection(&serving, worker, stream, version, peer.ip(), watcher).await;
+                        connection(worker, stream, version, peer.ip(), watcher).await;
                     }
                     Ok(Err(error)) => tracing::debug!(error = %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!("TLS handshake took too long"),
@@ -148,17 +146,17 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
 }
 
 /// Somebody who came through the node port.
-async fn visit(worker: Rc<Worker>, gate: Arc<Gate>, knock: Knock, watcher: Watcher) {
+async fn visit(worker: Rc<Worker>, knock: Knock, watcher: Watcher) {
     let Some(trust) = worker.app.cluster.trust() else { return };
     match knock.admit(&trust).await {
         Ok(Visitor::Joining(connection)) => join::host::serve(&worker, connection).await,
-        Ok(Visitor::Forwarding(connection)) => passed_on(worker, gate, connection, watcher).await,
+        Ok(Visitor::Forwarding(connection)) => passed_on(worker, connection, watcher).await,
         Err(error) => tracing::debug!(error = %error, "a connection to the node port was closed"),
     }
 }
 
 /// Requests that another node passes on to this one, which leads.
-async fn passed_on(worker: Rc<Worker>, gate: Arc<Gate>, connection: ForwardedConnection, watcher: Watcher) {
+async fn passed_on(worker: Rc<Worker>, connection: ForwardedConnection, watcher: Watcher) {
     let ForwardedConnection { peer, stream, seats, .. } = connection;
     let limits = &worker.app.config.limits;
     let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
@@ -170,8 +168,8 @@ async fn passed_on(worker: Rc<Worker>, gate: Arc<Gate>, connection: ForwardedCon
         .initial_stream_window_size(forward::REQUEST_WINDOW_BYTES)
         .keep_alive_interval(Duration::from_secs(30));
     let service = service_fn(|request| {
-        let (worker, gate) = (Rc::clone(&worker), Arc::clone(&gate));
-        async move { Ok::<_, std::convert::Infallible>(handle_passed_on(&worker, &gate, peer, request).await) }
+        let worker = Rc::clone(&worker);
+        async move { Ok::<_, std::convert::Infallible>(handle_passed_on(&worker, peer, request).await) }
     });
     if let Err(error) = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await {
         tracing::debug!(error = %error, "a link from another node ended");
@@ -180,27 +178,18 @@ async fn passed_on(worker: Rc<Worker>, gate: Arc<Gate>, connection: ForwardedCon
 }
 
 /// One request that another node passed on. It saw to the limits; who calls stands in its own fields.
-async fn handle_passed_on(
-    worker: &Rc<Worker>,
-    gate: &Gate,
-    peer: u64,
-    mut request: HttpRequest<Incoming>,
-) -> Response<Body> {
+async fn handle_passed_on(worker: &Rc<Worker>, peer: u64, mut request: HttpRequest<Incoming>) -> Response<Body> {
     let not_taken = |id| Answer::empty(forward::NOT_LEADER).into_response(id, false);
     let Some((source, id)) = forward::origin(request.headers_mut()) else {
         tracing::warn!(peer, "a request was passed on, and not as members do it");
         return not_taken(Id::ZERO);
     };
-    // It may have joined, or been removed, a moment ago: the newest state says so.
-    let is_current = worker.app.barrier.node().read_point().await.is_ok();
-    if !is_current || !rows::node(worker.reader(), peer).is_ok_and(|row| row.is_some()) {
-        return not_taken(id);
-    }
+    worker.app.traffic.taken.note();
     let face = if native::claims(request.uri().path()) { Face::Native } else { Face::Compatible };
     let head = request.method() == Method::HEAD;
-    match read(worker, gate.room(), request, id, source).await {
+    match read(worker, request, id, source).await {
         Ok(request) => {
-            let answer = forward::settle_passed_on(worker, &Rc::new(request)).await;
+            let answer = forward::settle_passed_on(worker, peer, &Rc::new(request)).await;
             answer.map_or_else(|| not_taken(id), |answer| answer.into_response(id, head))
         }
         Err(Early::Refused(refusal)) => {
@@ -211,14 +200,8 @@ async fn handle_passed_on(
     }
 }
 
-async fn connection<S>(
-    serving: &Serving,
-    worker: Rc<Worker>,
-    stream: S,
-    version: Version,
-    source: IpAddr,
-    watcher: Watcher,
-) where
+async fn connection<S>(worker: Rc<Worker>, stream: S, version: Version, source: IpAddr, watcher: Watcher)
+where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
     let limits = &worker.app.config.limits;
@@ -241,13 +224,12 @@ async fn connection<S>(
         .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
         .max_concurrent_streams(64)
         .keep_alive_interval(Duration::from_secs(30));
-    let gate = Arc::clone(&serving.gate);
     let asked = Rc::new(Notify::new());
     let first = Rc::clone(&asked);
     let service = service_fn(move |request| {
-        let (worker, gate) = (Rc::clone(&worker), Arc::clone(&gate));
+        let worker = Rc::clone(&worker);
         asked.notify_one();
-        async move { Ok::<_, std::convert::Infallible>(handle(worker, &gate, request, source).await) }
+        async move { Ok::<_, std::convert::Infallible>(handle(worker, request, source).await) }
     });
     let mut served = pin!(watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()));
     let ended = if version == Version::HTTP_2 {
@@ -268,12 +250,12 @@ async fn connection<S>(
 }
 
 /// One HTTP exchange.
-async fn handle(worker: Rc<Worker>, gate: &Gate, request: HttpRequest<Incoming>, source: IpAddr) -> Response<Body> {
+async fn handle(worker: Rc<Worker>, request: HttpRequest<Incoming>, source: IpAddr) -> Response<Body> {
     let worker = &worker;
     let id = Id::random(worker.app.barrier.entropy());
     let head = request.method() == Method::HEAD;
     let face = if native::claims(request.uri().path()) { Face::Native } else { Face::Compatible };
-    if let Err(seconds) = gate.pass(source) {
+    if let Err(seconds) = worker.app.gate.pass(source) {
         return refuse(&Refusal::TooMany(seconds), id, face, head);
     }
     if head_bytes(&request) > worker.app.config.limits.header_bytes_max {
@@ -281,7 +263,7 @@ async fn handle(worker: Rc<Worker>, gate: &Gate, request: HttpRequest<Incoming>,
     }
     let namespace = request.headers().get("x-vault-namespace").cloned();
     let line = Line { method: request.method().clone(), uri: request.uri().clone() };
-    let mut response = match read(worker, gate.room(), request, id, source).await {
+    let mut response = match read(worker, request, id, source).await {
         Ok(mut request) => {
             forward::strip(&mut request.headers);
             forward::settle(worker, &line, &Rc::new(request)).await
@@ -323,14 +305,9 @@ fn head_too_large() -> Response<Body> {
 }
 
 /// Reads head and body, within the limits.
-async fn read(
-    worker: &Worker,
-    mut room: Room,
-    request: HttpRequest<Incoming>,
-    id: Id,
-    source: IpAddr,
-) -> Result<Request, Early> {
-    let limits = &worker.app.config.limits;
+async fn read(worker: &Worker, request: HttpRequest<Incoming>, id: Id, source: IpAddr) -> Result<Request, Early> {
+    let (limits, gate) = (&worker.app.config.limits, &worker.app.gate);
+    let mut room = gate.room();
     let (parts, body) = request.into_parts();
     if parts.version == Version::HTTP_11 && parts.headers.get_all(header::HOST).iter().count() != 1 {
         return Err(Refusal::malformed("a request must have exactly one Host header").into());
@@ -341,7 +318,7 @@ async fn read(
         if body.size_hint().lower() > limits.body_bytes_max as u64 {
             return Err(Refusal::TooLarge.into());
         }
-        let collected = collect(body, limits.body_bytes_max, &mut room);
+        let collected = collect(body, limits.body_bytes_max, gate, &mut room);
         match tokio::time::timeout(Duration::from_secs(limits.body_timeout_s), collected).await {
             Ok(collected) => collected?,
             Err(_) => return Err(Refusal::malformed("the body took too long to arrive").into()),
@@ -352,7 +329,7 @@ async fn read(
 }
 
 /// A body of at most `bytes_max`, which takes room as it arrives: what a client only announces holds up nobody.
-async fn collect(mut body: Incoming, bytes_max: usize, room: &mut Room) -> Result<Bytes, Refusal> {
+async fn collect(mut body: Incoming, bytes_max: usize, gate: &Gate, room: &mut Room) -> Result<Bytes, Refusal> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refusal::malformed("the body could not be read"))?;
@@ -362,6 +339,7 @@ async fn collect(mut body: Incoming, bytes_max: usize, room: &mut Room) -> Resul
             return Err(Refusal::TooLarge);
         }
         if !room.grow_to(bytes) {
+            gate.refused.bodies.note();
             return Err(Refusal::Unavailable("too many request bodies are under way; try again".into()));
         }
         whole.extend_from_slice(&piece);

@@ -18,6 +18,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::config::{Listen, Tls};
 use crate::files;
@@ -30,11 +31,16 @@ const LEAF_DAYS: i64 = 90;
 /// Accepts TLS connections with the newest certificate.
 #[derive(Clone)]
 pub struct Acceptor {
-    config: Arc<ArcSwap<ServerConfig>>,
+    loaded: Arc<ArcSwap<Loaded>>,
     certificate: PathBuf,
     key: PathBuf,
     /// What a local CA issues for; `None` where the certificate is somebody else's.
     issues: Option<Arc<Issues>>,
+}
+
+struct Loaded {
+    config: Arc<ServerConfig>,
+    until_s: Option<i64>,
 }
 
 struct Issues {
@@ -81,10 +87,10 @@ impl Acceptor {
                 (folder.join(LEAF), folder.join(LEAF_KEY))
             }
         };
-        let config = Arc::new(ArcSwap::from(load(&certificate, &key)?));
+        let loaded = Arc::new(ArcSwap::from_pointee(load(&certificate, &key)?));
         let issues = (listen.tls == Tls::LocalCa)
             .then(|| Arc::new(Issues { listen: listen.clone(), folder: folder.to_owned() }));
-        Ok(Some(Self { config, certificate, key, issues }))
+        Ok(Some(Self { loaded, certificate, key, issues }))
     }
 
     /// Reads certificate and key again; connections made from now on use them.
@@ -92,7 +98,7 @@ impl Acceptor {
     /// # Errors
     /// [`TlsError`]; the old certificate stays in use.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.config.store(load(&self.certificate, &self.key)?);
+        self.loaded.store(Arc::new(load(&self.certificate, &self.key)?));
         Ok(())
     }
 
@@ -115,7 +121,13 @@ impl Acceptor {
     /// # Errors
     /// The peer does not speak TLS, or not ours.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        tokio_rustls::TlsAcceptor::from(self.config.load_full()).accept(stream).await
+        let config = Arc::clone(&self.loaded.load().config);
+        tokio_rustls::TlsAcceptor::from(config).accept(stream).await
+    }
+
+    /// The second until which the certificate is good; `None` if it does not say so in a form that is understood.
+    pub fn until_s(&self) -> Option<i64> {
+        self.loaded.load().until_s
     }
 }
 
@@ -125,14 +137,15 @@ impl std::fmt::Debug for Acceptor {
     }
 }
 
-fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(certificate: &Path, key: &Path) -> Result<Loaded, TlsError> {
     let content = |path: &Path, why: String| TlsError::Content { path: path.to_owned(), why };
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .map_err(|error| content(certificate, format!("not a PEM certificate chain: {error}")))?;
-    if chain.is_empty() {
+    let Some(leaf) = chain.first() else {
         return Err(content(certificate, "holds no certificate".into()));
-    }
+    };
+    let until_s = X509Certificate::from_der(leaf).ok().map(|(_, leaf)| leaf.validity().not_after.timestamp());
     let private =
         PrivateKeyDer::from_pem_file(key).map_err(|error| content(key, format!("not a PEM private key: {error}")))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -143,7 +156,7 @@ fn load(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
         .map_err(|error| content(key, format!("the key does not belong to {}: {error}", certificate.display())))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.send_tls13_tickets = 1;
-    Ok(Arc::new(config))
+    Ok(Loaded { config: Arc::new(config), until_s })
 }
 
 /// The server's certificate and its key, in the folder of the local CA.
@@ -269,12 +282,13 @@ mod tests {
         let now = 1_800_000_000;
         let leaf = || fs::read(folder.path().join(LEAF)).unwrap();
         let acceptor = Acceptor::from_config(&Listen::default(), folder.path(), now).unwrap().unwrap();
-        let (first, in_use) = (leaf(), acceptor.config.load_full());
+        let (first, in_use) = (leaf(), acceptor.loaded.load_full());
         assert!(!acceptor.renew_if_due(now + 59 * 86_400).unwrap());
         assert_eq!(leaf(), first);
         assert!(acceptor.renew_if_due(now + 61 * 86_400).unwrap());
         assert_ne!(leaf(), first);
-        assert!(!Arc::ptr_eq(&in_use, &acceptor.config.load_full()), "new connections get the new certificate");
+        assert_eq!(acceptor.until_s(), Some(now + (61 + LEAF_DAYS) * 86_400));
+        assert!(!Arc::ptr_eq(&in_use, &acceptor.loaded.load_full()), "new connections get the new certificate");
         // A stop between the files: the next start issues anew instead of refusing a key that belongs to another.
         let key = fs::read(folder.path().join(LEAF_KEY)).unwrap();
         assert!(acceptor.renew_if_due(now + 122 * 86_400).unwrap());
