@@ -164,6 +164,7 @@ pub struct Told {
 }
 
 impl Observer for Told {
+    #[allow(clippy::disallowed_methods, reason = "stands for an observer that has much to do")]
     fn applied(&self, position: Position, _commands: &[(Command, Outcome)]) {
         std::thread::sleep(Duration::from_millis(self.slow_ms.load(Ordering::SeqCst)));
         self.applied.store(position.index, Ordering::SeqCst);
