@@ -105,13 +105,15 @@ pub(crate) struct Wire {
     outbox: Vec<u8>,
     /// How much of the outbox is gone.
     sent: usize,
+    /// Bytes that the connection took, ever.
+    taken: u64,
     unflushed: bool,
 }
 
 impl Wire {
     /// Nothing came, nothing is to go.
     pub(crate) fn new(connection: Box<dyn Connection>) -> Self {
-        Self { connection, inbox: BytesMut::new(), outbox: Vec::new(), sent: 0, unflushed: false }
+        Self { connection, inbox: BytesMut::new(), outbox: Vec::new(), sent: 0, taken: 0, unflushed: false }
     }
 
     /// Puts a question at the end of what is to go; [`Wire::next`] sends it.
@@ -136,6 +138,11 @@ impl Wire {
     /// Bytes that are still to go.
     pub(crate) fn backlog(&self) -> usize {
         self.outbox.len() - self.sent
+    }
+
+    /// Bytes that the connection took so far: as long as they become more, somebody makes room for them.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The next frame; meanwhile sends what is to go. May be dropped and called again: nothing is lost.
@@ -182,6 +189,7 @@ impl Wire {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += sent;
+            self.taken += sent as u64;
             self.unflushed = true;
         }
         self.outbox.clear();
