@@ -59,10 +59,12 @@ pub(crate) enum Kind {
     Chunk = 10,
     /// That was all of it.
     Finish = 11,
+    /// Would the node take over if it were asked to lead?
+    Stands = 12,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Hello,
         Self::Ping,
         Self::Append,
@@ -74,6 +76,7 @@ impl Kind {
         Self::Offer,
         Self::Chunk,
         Self::Finish,
+        Self::Stands,
     ];
 
     fn of(byte: u8) -> Option<Self> {

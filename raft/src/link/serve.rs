@@ -143,6 +143,10 @@ impl Host {
                     Ok((kind, id, encode_transferred(Some(&response))))
                 })
             }
+            Kind::Stands => {
+                let stands = self.roster.campaigns();
+                Box::pin(async move { Ok((kind, id, vec![stands.into()])) })
+            }
             Kind::ReadPoint => {
                 let index = self.reads.index();
                 Box::pin(async move {
