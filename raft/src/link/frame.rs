@@ -30,6 +30,8 @@ const SMALL_BYTES_MAX: usize = 64 << 10;
 const APPEND_OVERHEAD_BYTES: usize = 128 << 10;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
+/// A body of less is copied out of what was read.
+const SHARE_BYTES_MIN: usize = READ_BYTES / 2;
 /// Room that is kept for the next frames.
 const KEEP_BYTES: usize = 1 << 20;
 
@@ -230,7 +232,9 @@ impl Wire {
             return Ok(None);
         }
         self.inbox.advance(4 + HEAD_BYTES);
-        let body = self.inbox.split_to(length - HEAD_BYTES).freeze();
+        let body = self.inbox.split_to(length - HEAD_BYTES);
+        // An entry that stays in memory must not keep the whole block that it was read with.
+        let body = if body.len() < SHARE_BYTES_MIN { Bytes::copy_from_slice(&body) } else { body.freeze() };
         Ok(Some(Frame { kind: known, is_answer: kind & ANSWER != 0, id, body }))
     }
 }
