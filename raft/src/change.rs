@@ -11,6 +11,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::link::Board;
+use crate::link::frame::Kind;
+use crate::link::message::Lane;
 use crate::machine::Machine;
 use crate::roster::{Member, Role, Roster};
 use crate::types::Types;
@@ -122,8 +124,15 @@ impl Changes {
     }
 
     pub(crate) async fn hand_over(&self, to: Option<u64>) -> Result<(), ChangeError> {
+        if to == Some(self.roster.node_id()) && self.roster.leads() {
+            return Ok(());
+        }
         let mut leadership = self.roster.leadership();
         for candidate in self.candidates(to)? {
+            // WHY: the library's leader takes nothing more once it has asked somebody to take over, whatever comes of it.
+            if !self.stands(candidate).await {
+                continue;
+            }
             let leading = *leadership.borrow_and_update();
             if !leading.leads {
                 break;
@@ -139,6 +148,13 @@ impl Changes {
         if self.roster.leads() { Err(ChangeError::Timeout) } else { Ok(()) }
     }
 
+    /// Whether `node` answers and would take over.
+    async fn stands(&self, node: u64) -> bool {
+        // Not behind the log: who has much to send may have to hand over all the same.
+        let Some(link) = self.board.link(node, Lane::Beat, None) else { return false };
+        link.call(Kind::Stands, Vec::new(), TAKE_OVER_MAX).await.is_ok_and(|answer| *answer == [true.into()])
+    }
+
     /// Whom to ask to take over, the one that has most first.
     fn candidates(&self, to: Option<u64>) -> Result<Vec<u64>, ChangeError> {
         if !self.roster.leads() {
@@ -148,7 +164,7 @@ impl Changes {
         let mut voters = members(&self.raft);
         voters.retain(|member| member.role == Role::Voter && member.node != own);
         if let Some(node) = to {
-            let known = node == own || voters.iter().any(|voter| voter.node == node);
+            let known = voters.iter().any(|voter| voter.node == node);
             return if known { Ok(vec![node]) } else { Err(ChangeError::NotMember { node }) };
         }
         if voters.is_empty() {

@@ -164,8 +164,9 @@ impl RaftNetworkV2<Types> for Client {
         let Some(address) = self.board.address(self.node, Some(&self.address)) else {
             return Err(unreachable(&"it was removed"));
         };
+        let index = snapshot.meta.last_log_id.map_or(0, |last| last.index);
         let sending = async {
-            let file = self.outgoing.file(&store).await.map_err(|error| unreachable(&error))?;
+            let file = self.outgoing.file(&store, index).await.map_err(|error| unreachable(&error))?;
             self.unsent = Some(Arc::clone(&file));
             let sent = file.send(&self.board, self.node, &address, vote).await.map_err(|error| unreachable(&error))?;
             self.unsent = None;

@@ -94,13 +94,15 @@ impl Outgoing {
         Self { log, number: AtomicU64::new(0), last: Mutex::default() }
     }
 
-    /// A snapshot of `store`: the last one, if somebody still has it and the log goes on from there.
+    /// A snapshot of `store` up to `index` or further: the last one, if somebody still has it and the log goes on from there.
     ///
     /// # Errors
     /// It cannot be made.
-    pub(crate) async fn file(&self, store: &Store) -> io::Result<Arc<SnapshotFile>> {
+    pub(crate) async fn file(&self, store: &Store, index: u64) -> io::Result<Arc<SnapshotFile>> {
         let mut last = self.last.lock().await;
-        if let Some(file) = last.upgrade().filter(|file| self.log.purged().is_none_or(|at| at.index <= file.index)) {
+        let is_enough =
+            |file: &Arc<SnapshotFile>| file.index >= index && self.log.purged().is_none_or(|at| at.index <= file.index);
+        if let Some(file) = last.upgrade().filter(is_enough) {
             return Ok(file);
         }
         let number = self.number.fetch_add(1, Ordering::Relaxed);

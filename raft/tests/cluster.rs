@@ -217,6 +217,22 @@ async fn a_node_that_may_not_lead_hands_over_and_is_not_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_nobody_relieves_goes_on() {
+    let cluster = Cluster::of(3).await;
+    cluster.write().await;
+    let leader = cluster.leader().await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    others.iter().for_each(|id| cluster.node(*id).campaign(false));
+    // Nobody stands, and so nobody is asked.
+    let term = cluster.node(leader).leadership().borrow().term;
+    assert_eq!(cluster.node(leader).hand_over(None).await, Err(ChangeError::Timeout));
+    let began = Instant::now();
+    cluster.write().await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(cluster.node(leader).leadership().borrow().term, term);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_stop_of_the_leader_leaves_hardly_a_gap() {
     let mut cluster = Cluster::of(3).await;
     cluster.write().await;

@@ -1,7 +1,7 @@
 //! The one that changes the state.
 
 use std::fs::File;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keyward_model::{Change, Outcome, StateSum};
 use rusqlite::{Connection, params};
@@ -24,6 +24,8 @@ pub struct Writer {
     /// WHY: held open, so that an error while the system wrote the log back in the background is reported to us.
     wal: File,
     broken: bool,
+    /// When, and at what size, the write-ahead log could not be emptied.
+    held_up: Option<(Instant, u64)>,
     seat: WriterSeat,
 }
 
@@ -33,7 +35,7 @@ impl Writer {
         let membership = reader::membership(&connection)?;
         let wal = private(&seat.place.wal())?;
         seat.store.sync_names()?;
-        Ok(Self { connection, meta, membership, wal, broken: false, seat })
+        Ok(Self { connection, meta, membership, wal, broken: false, held_up: None, seat })
     }
 
     /// Applies `entries` in one transaction and says what became of each command of each entry, in order.
@@ -220,10 +222,15 @@ impl Writer {
     }
 
     /// Empties the write-ahead log when the background thread did not keep up with it.
-    fn keep_wal_small(&self) -> Result<(), StoreError> {
+    fn keep_wal_small(&mut self) -> Result<(), StoreError> {
         let size = self.wal.metadata().map_err(|e| StoreError::file("reading", &self.seat.place.wal(), &e))?.len();
         if size > self.seat.store.options().wal_bytes_max {
-            self.move_log(Kind::Truncate)?;
+            // Each attempt waits for readers, and one that reads everything is there for long.
+            let vain = |(at, of): (Instant, u64)| at.elapsed() < AGAIN && size < of.saturating_mul(2);
+            if !self.held_up.is_some_and(vain) {
+                let emptied = self.move_log(Kind::Truncate)?.complete;
+                self.held_up = (!emptied).then(|| (Instant::now(), size));
+            }
         }
         Ok(())
     }
@@ -253,6 +260,8 @@ fn one_row(touched: usize, table: &'static str, key: &[u8]) -> Result<(), StoreE
 
 /// How long a checkpoint of the writer waits for readers.
 const READERS_WAIT: Duration = Duration::from_millis(20);
+/// After an attempt in vain to empty the write-ahead log, unless that has doubled.
+const AGAIN: Duration = Duration::from_secs(1);
 
 const BEGIN: &str = "-- storage::writer::begin\nBEGIN IMMEDIATE";
 const COMMIT: &str = "-- storage::writer::commit\nCOMMIT";

@@ -35,6 +35,9 @@ const OPEN_MAX: usize = 1024;
 const BACKLOG_BYTES_MAX: usize = 4 << 20;
 /// Heartbeats of silence, with a question open, after which a link is taken for dead.
 const SILENT_BEATS: u32 = 3;
+/// What a link carries at the least, before silence is held against it: a ping waits behind all that was asked before,
+/// in buffers that nobody here sees.
+const BYTES_PER_MS: u64 = 256;
 
 /// Why there is no answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -197,7 +200,8 @@ impl Caller {
 
     /// Sends questions and hands out answers until the link breaks.
     async fn exchange(&mut self, wire: Wire, waiting: VecDeque<Call>) {
-        let mut talk = Talk { wire, open: BTreeMap::new(), next_id: 0, heard: Instant::now(), pinged: false };
+        let mut talk =
+            Talk { wire, open: BTreeMap::new(), next_id: 0, heard: Instant::now(), pinged: false, taken: 0, due: 0 };
         waiting.into_iter().for_each(|call| talk.ask(call));
         let mut tick = interval(self.target.beat / 2);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -240,9 +244,14 @@ struct Talk {
     /// When something was last heard, or when there was last nothing to wait for.
     heard: Instant,
     pinged: bool,
+    /// What the connection had taken at the last look.
+    taken: u64,
+    /// Bytes of the questions that are open.
+    due: u64,
 }
 
 struct Open {
+    bytes: u64,
     until: Instant,
     answer: oneshot::Sender<Result<Bytes, CallError>>,
 }
@@ -257,21 +266,30 @@ impl Talk {
         }
         self.next_id += 1;
         self.wire.ask(call.kind, self.next_id, &call.body);
-        self.open.insert(self.next_id, Open { until: call.until, answer: call.answer });
+        let bytes = call.body.len() as u64;
+        self.due += bytes;
+        self.open.insert(self.next_id, Open { bytes, until: call.until, answer: call.answer });
     }
 
     fn hear(&mut self, id: u64, body: Bytes) {
         (self.heard, self.pinged) = (Instant::now(), false);
         if let Some(open) = self.open.remove(&id) {
+            self.due -= open.bytes;
             drop(open.answer.send(Ok(body)));
         }
     }
 
-    /// Looks whether anybody is there. A slow disk may delay an answer; only a dead node or link delays the one to a ping.
+    /// Looks whether anybody is there. A slow disk may delay an answer; only a dead node or link delays the one to a ping,
+    /// or else a slow link all that is before it, and that link still takes bytes.
     fn check(&mut self, beat: Duration) -> io::Result<()> {
         let now = Instant::now();
+        // WHY: only while more waits. What goes into a buffer with room says nothing of the other side.
+        if self.wire.taken() > self.taken && self.wire.backlog() > 0 {
+            self.heard = now;
+        }
+        self.taken = self.wire.taken();
         let silence = now - self.heard;
-        if silence >= beat * SILENT_BEATS {
+        if silence >= beat * SILENT_BEATS + Duration::from_millis(self.due / BYTES_PER_MS) {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the other node fell silent"));
         }
         if silence >= beat && !self.pinged {
@@ -282,5 +300,96 @@ impl Talk {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the other node did not answer in time"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::PoisonError;
+
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    use super::super::{Connection, Dialing};
+    use super::*;
+
+    /// Hands out one connection.
+    struct Once(Mutex<Option<DuplexStream>>);
+
+    impl Dialer for Once {
+        fn dial<'a>(&'a self, _node: u64, _address: &'a str) -> Dialing<'a> {
+            let near = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Box::pin(async move {
+                let near: Box<dyn Connection> = Box::new(near.ok_or(io::ErrorKind::ConnectionRefused)?);
+                Ok(near)
+            })
+        }
+    }
+
+    /// A link with a heartbeat of 20 ms, and its other end, which has read nothing but the greeting.
+    async fn link() -> (Link, DuplexStream) {
+        use super::super::message::Lane;
+        let (near, far) = duplex(16 << 10);
+        let dialer = Arc::new(Once(Mutex::new(Some(near))));
+        let hello = || Hello { versions: (VERSION_MIN, VERSION), lane: Lane::Log, from: 1, to: 2, member_since: 0 };
+        let beat = Duration::from_millis(20);
+        let link = Link::new(Target { dialer, address: String::new(), hello: Box::new(hello), beat });
+        (link, far)
+    }
+
+    /// Answers the greeting, byte by byte: the stream goes on without a wire.
+    async fn greet(far: &mut DuplexStream) {
+        use tokio::io::AsyncWriteExt;
+        let mut head = [0; 13];
+        far.read_exact(&mut head).await.unwrap();
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        far.read_exact(&mut vec![0; length - 9]).await.unwrap();
+        let body = Welcome::Yes(VERSION).encode();
+        far.write_all(&u32::try_from(9 + body.len()).unwrap().to_le_bytes()).await.unwrap();
+        far.write_all(&[0x81, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        far.write_all(&body).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_slow_link_is_not_a_dead_one() {
+        let (link, mut far) = link().await;
+        let body = vec![7; 600 << 10];
+        let answer = link.call(Kind::Append, body.clone(), Duration::from_secs(30));
+        greet(&mut far).await;
+        let slow = async {
+            // A fifth of a second for each 100 KiB: all of it takes twenty times as long as silence may.
+            let mut part = vec![0; 100 << 10];
+            for _ in 0..6 {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                far.read_exact(&mut part).await.unwrap();
+            }
+            far.read_exact(&mut part[..13]).await.unwrap();
+            let mut wire = Wire::new(Box::new(far));
+            wire.answer(Kind::Append, 1, &[1]);
+            wire.flush().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(answer, slow);
+        assert_eq!(answer, Ok(Bytes::from_static(&[1])));
+    }
+
+    #[tokio::test]
+    async fn a_link_that_takes_everything_and_says_nothing_is_dead() {
+        let (link, mut far) = link().await;
+        let answer = link.call(Kind::Append, vec![7; 100], Duration::from_secs(30));
+        greet(&mut far).await;
+        let began = Instant::now();
+        // New questions go on to be taken by a buffer that has room.
+        let asking = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                drop(link.call(Kind::Append, vec![7; 100], Duration::from_secs(30)));
+            }
+        };
+        let error = tokio::select! {
+            answer = answer => answer.unwrap_err(),
+            () = asking => return,
+        };
+        assert!(matches!(error, CallError::Broken(_)), "{error:?}");
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        drop(far);
     }
 }

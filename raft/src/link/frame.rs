@@ -30,6 +30,8 @@ const SMALL_BYTES_MAX: usize = 64 << 10;
 const APPEND_OVERHEAD_BYTES: usize = 128 << 10;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
+/// A body of less is copied out of what was read.
+const SHARE_BYTES_MIN: usize = READ_BYTES / 2;
 /// Room that is kept for the next frames.
 const KEEP_BYTES: usize = 1 << 20;
 
@@ -59,10 +61,12 @@ pub(crate) enum Kind {
     Chunk = 10,
     /// That was all of it.
     Finish = 11,
+    /// Would the node take over if it were asked to lead?
+    Stands = 12,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Hello,
         Self::Ping,
         Self::Append,
@@ -74,6 +78,7 @@ impl Kind {
         Self::Offer,
         Self::Chunk,
         Self::Finish,
+        Self::Stands,
     ];
 
     fn of(byte: u8) -> Option<Self> {
@@ -105,13 +110,15 @@ pub(crate) struct Wire {
     outbox: Vec<u8>,
     /// How much of the outbox is gone.
     sent: usize,
+    /// Bytes that the connection took, ever.
+    taken: u64,
     unflushed: bool,
 }
 
 impl Wire {
     /// Nothing came, nothing is to go.
     pub(crate) fn new(connection: Box<dyn Connection>) -> Self {
-        Self { connection, inbox: BytesMut::new(), outbox: Vec::new(), sent: 0, unflushed: false }
+        Self { connection, inbox: BytesMut::new(), outbox: Vec::new(), sent: 0, taken: 0, unflushed: false }
     }
 
     /// Puts a question at the end of what is to go; [`Wire::next`] sends it.
@@ -136,6 +143,11 @@ impl Wire {
     /// Bytes that are still to go.
     pub(crate) fn backlog(&self) -> usize {
         self.outbox.len() - self.sent
+    }
+
+    /// Bytes that the connection took so far: as long as they become more, somebody makes room for them.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The next frame; meanwhile sends what is to go. May be dropped and called again: nothing is lost.
@@ -182,6 +194,7 @@ impl Wire {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += sent;
+            self.taken += sent as u64;
             self.unflushed = true;
         }
         self.outbox.clear();
@@ -219,7 +232,9 @@ impl Wire {
             return Ok(None);
         }
         self.inbox.advance(4 + HEAD_BYTES);
-        let body = self.inbox.split_to(length - HEAD_BYTES).freeze();
+        let body = self.inbox.split_to(length - HEAD_BYTES);
+        // An entry that stays in memory must not keep the whole block that it was read with.
+        let body = if body.len() < SHARE_BYTES_MIN { Bytes::copy_from_slice(&body) } else { body.freeze() };
         Ok(Some(Frame { kind: known, is_answer: kind & ANSWER != 0, id, body }))
     }
 }

@@ -93,16 +93,18 @@ impl Host {
         let mut working = FuturesUnordered::new();
         loop {
             tokio::select! {
+                // What waits goes on first: appends reach the core in the order in which they came.
+                biased;
+                Some(done) = working.next(), if !working.is_empty() => answer(&mut wire, done?)?,
                 frame = wire.next() => {
                     let mut work = self.work(frame?)?;
-                    // Polled once here and now: what came first reaches the core first.
-                    match poll!(&mut work) {
+                    // Polled once here and now, whatever the task has used up: what came first reaches the core first.
+                    match poll!(tokio::task::unconstrained(&mut work)) {
                         Poll::Ready(done) => answer(&mut wire, done?)?,
                         Poll::Pending if working.len() >= WORKING_MAX => return Err(broken()),
                         Poll::Pending => working.push(work),
                     }
                 }
-                Some(done) = working.next(), if !working.is_empty() => answer(&mut wire, done?)?,
             }
         }
     }
@@ -143,6 +145,10 @@ impl Host {
                     let response = raft.handle_transfer_leader(request).await.map_err(|error| stopped(&error))?;
                     Ok((kind, id, encode_transferred(Some(&response))))
                 })
+            }
+            Kind::Stands => {
+                let stands = self.roster.campaigns();
+                Box::pin(async move { Ok((kind, id, vec![stands.into()])) })
             }
             Kind::ReadPoint => {
                 let index = self.reads.index();

@@ -270,8 +270,9 @@ impl State {
 
 /// Tells everyone who asks, without this lock, how `state` stands.
 fn tell(shared: &Shared, state: &State) {
-    shared.set_starving(state.unapplied || (state.awaited && state.full));
     shared.set_full(state.full, needed_bytes(shared, state));
+    // Whoever hears of this finds the disk full.
+    shared.set_starving(state.unapplied || (state.awaited && state.full));
 }
 
 fn needed_bytes(shared: &Shared, state: &State) -> u64 {
