@@ -30,7 +30,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections of members at once, and of whoever has not proven to be one.
 const CONNECTIONS_MAX: usize = 256;
 /// Of those, from one address, which have not proven yet who they are.
-const STRANGERS_MAX: usize = 32;
+const STRANGERS_MAX: usize = 224;
 /// Connections at once that want to join.
 const JOINING_MAX: usize = 8;
 
@@ -42,7 +42,7 @@ pub struct Seats(Arc<AtomicUsize>);
 #[derive(Debug)]
 pub struct Seat(Arc<AtomicUsize>);
 
-/// Whoever is at the door and has not proven who it is, by address: one machine must not keep the others out.
+/// Whoever is at the door and has not proven who it is, by address: one machine must not keep all others out.
 #[derive(Debug, Clone, Default)]
 struct Strangers(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
 
