@@ -39,7 +39,7 @@ pub enum Request {
 }
 
 /// What a node that joins says.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Join {
     /// PKCS #10 request, base64.
     pub csr: String,
@@ -54,6 +54,12 @@ pub struct Join {
     /// How it is called and reached.
     #[serde(flatten)]
     pub place: Place,
+}
+
+impl std::fmt::Debug for Join {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Join").field("node", &self.node).field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 /// How a node is called and reached.
@@ -256,10 +262,16 @@ mod tests {
             csr: "AA==".into(),
             node: Id([3; 16]).to_uuid(),
             incarnation: 1,
-            seal_key: Some("a2V5".into()),
+            seal_key: Some("c2VhbC1rZXk=".into()),
             now: 7,
             place: Place { name: "two".into(), node_address: "h:1".into(), api_address: "https://h:2".into() },
         }
+    }
+
+    #[test]
+    fn what_a_node_says_is_not_shown_with_its_key() {
+        let shown = format!("{:?}", join());
+        assert!(shown.contains("two") && !shown.contains("c2VhbC1rZXk="), "{shown}");
     }
 
     #[test]
