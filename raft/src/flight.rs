@@ -41,6 +41,12 @@ impl Flight {
         self.0.as_ref()?.passengers.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether somebody's commands are here that nobody took yet.
+    pub(crate) fn has_passengers(&self) -> bool {
+        let inner = self.0.as_ref();
+        inner.is_some_and(|inner| inner.passengers.lock().unwrap_or_else(PoisonError::into_inner).is_some())
+    }
+
     /// The batch goes into the log: from here on it may take effect, whatever happens.
     pub(crate) fn mark_logged(&self) {
         if let Some(inner) = &self.0 {

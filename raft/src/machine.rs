@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
-use openraft::{RaftSnapshotBuilder, Snapshot};
+use openraft::{EntryPayload, RaftSnapshotBuilder, Snapshot};
 use tokio::sync::oneshot;
 
 use crate::applier::Standing;
@@ -14,6 +14,9 @@ use crate::snapshot::SnapshotData;
 use crate::types::{LogId, SnapshotMeta, StoredMembership, Types};
 
 pub(crate) type MachineSnapshot = openraft::type_config::alias::SnapshotOf<Types, SnapshotData>;
+
+/// Bytes of entries that are applied in one transaction, unless one has more.
+const APPLIED_BYTES_MAX: usize = 8 << 20;
 
 /// A handle of the state machine. Clones are the same machine.
 #[derive(Clone)]
@@ -48,9 +51,18 @@ impl RaftStateMachine<Types> for Machine {
     where
         Strm: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + Send,
     {
-        let mut batch = Vec::with_capacity(entries.size_hint().0);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
         while let Some(entry) = entries.next().await {
-            batch.push(entry?);
+            let (entry, responder) = entry?;
+            if let EntryPayload::Normal(commands) = &entry.payload {
+                bytes += commands.bytes().len();
+            }
+            batch.push((entry, responder));
+            if bytes >= APPLIED_BYTES_MAX {
+                let full = std::mem::take(&mut batch);
+                self.ask(|done| Job::Apply(full, done)).await?;
+                bytes = 0;
+            }
         }
         self.ask(|done| Job::Apply(batch, done)).await
     }

@@ -2,10 +2,11 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use futures_util::{Stream, TryStreamExt, stream};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, RaftLogReader};
 use tokio::sync::oneshot;
@@ -15,8 +16,8 @@ use crate::flight::Flight;
 use crate::log::Log;
 use crate::types::{Entry, LogId, Types, Vote};
 
-/// Bytes of entries that go to a follower at once.
-const REPLICATED_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of entries that are read at once, unless one has more: to go to a follower, or to be applied.
+const PIECE_BYTES_MAX: u64 = 1 << 20;
 
 /// The log, and how far it may be purged.
 #[derive(Clone)]
@@ -46,27 +47,27 @@ impl RaftLogReader<Types> for LogStore {
     where
         RB: RangeBounds<u64> + Clone + Debug + Send,
     {
-        let start = match range.start_bound() {
-            Bound::Included(start) => *start,
-            Bound::Excluded(before) => before.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(last) => last.saturating_add(1),
-            Bound::Excluded(end) => *end,
-            Bound::Unbounded => u64::MAX,
-        };
-        self.log.read(start..end, u64::MAX)
+        self.log.read(indices(&range), u64::MAX)
+    }
+
+    // To be applied: piece by piece, or a state that is far behind would have all of it in memory.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + Send
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let (log, range) = (self.log.clone(), indices(&range));
+        let pieces = stream::try_unfold((log, range), |(log, range)| async move {
+            let piece = if range.is_empty() { Vec::new() } else { read(&log, range.clone()).await? };
+            let last = piece.last().map(|entry| entry.log_id.index);
+            Ok::<_, io::Error>(
+                last.map(|last| (stream::iter(piece.into_iter().map(Ok)), (log, last.saturating_add(1)..range.end))),
+            )
+        });
+        pieces.try_flatten()
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        if self.log.is_at_hand(start) {
-            return self.log.read(start..end, REPLICATED_BYTES_MAX);
-        }
-        // A follower that is far behind is served from the disk, and that must not hold up heartbeats.
-        let log = self.log.clone();
-        let read = spawn_blocking(move || log.read(start..end, REPLICATED_BYTES_MAX));
-        read.await.map_err(io::Error::other)?
+        read(&self.log, start..end).await
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -139,6 +140,29 @@ impl RaftLogStorage<Types> for LogStore {
         self.log.purge(upto);
         Ok(())
     }
+}
+
+fn indices(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
+}
+
+/// The first entries of `range`. From the disk they are read elsewhere: that must not hold up heartbeats.
+async fn read(log: &Log, range: Range<u64>) -> io::Result<Vec<Entry>> {
+    if log.is_at_hand(range.start) {
+        return log.read(range, PIECE_BYTES_MAX);
+    }
+    let log = log.clone();
+    spawn_blocking(move || log.read(range, PIECE_BYTES_MAX)).await.map_err(io::Error::other)?
 }
 
 fn closed() -> io::Error {

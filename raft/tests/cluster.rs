@@ -461,6 +461,22 @@ async fn nothing_is_lost_whatever_happens() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_applies_slowly_reads_again_what_it_could_not_keep() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let slow = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.running[&slow].told.slow_ms.store(100, Ordering::SeqCst);
+    for _ in 0..10 {
+        cluster.fill(200).await;
+    }
+    let last = cluster.write().await;
+    let (has, applied) = (cluster.node(slow).status().last_log_index, cluster.node(slow).status().applied);
+    assert!(has > applied, "it is behind: {has:?}, {applied:?}");
+    cluster.running[&slow].told.slow_ms.store(0, Ordering::SeqCst);
+    cluster.agree(last).await;
+}
+
 /// In a cluster that lives, followers get what they need from the log although it is purged all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_keeps_up_needs_no_snapshot() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use openraft::EntryPayload;
 
+use super::Options;
 use super::horizon::Point;
 use super::record::{Chain, FrameError, Record, frame};
 use super::segment::Segment;
@@ -141,16 +142,35 @@ impl Memory {
         self.first + self.slots.len() as u64
     }
 
-    /// Lets entries go from the tail that are written and applied, the oldest first, until it holds `bytes_max`.
-    pub(super) fn trim(&mut self, bytes_max: usize) {
+    /// Lets written entries go from the tail, the oldest first, until it holds no more than it may: of applied ones, or of
+    /// those that are read again to be applied.
+    pub(super) fn trim(&mut self, options: &Options) {
         let written = self.durable_next();
-        while self.tail_bytes > bytes_max
-            && self.tail_first < written.min(self.released)
+        while self.tail_first < written
+            && self.tail_bytes > self.tail_bytes_max(options)
             && let Some(entry) = self.tail.pop_front()
         {
             self.tail_bytes -= weight(&entry);
             self.tail_first += 1;
         }
+    }
+
+    fn tail_bytes_max(&self, options: &Options) -> usize {
+        if self.tail_first < self.released {
+            return options.tail_bytes;
+        }
+        // Whoever waits for an entry is found beside it. There are few of them: the leader proposes no more at a time.
+        let is_awaited = self.tail.front().is_some_and(|entry| match &entry.payload {
+            EntryPayload::Normal(batch) => batch.flight().has_passengers(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => false,
+        });
+        if is_awaited { usize::MAX } else { options.unapplied_bytes }
+    }
+
+    /// Bytes that the tail takes.
+    #[cfg(test)]
+    pub(super) fn tail_bytes(&self) -> usize {
+        self.tail_bytes
     }
 
     /// The entries of `range` that there are, up to `bytes_max` of payload but at least one.

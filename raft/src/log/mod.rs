@@ -51,13 +51,15 @@ pub struct Options {
     pub segment_bytes: u32,
     /// Bytes of recent entries kept in memory after they were applied.
     pub tail_bytes: usize,
+    /// Bytes of entries kept in memory before they are applied; beyond them they are read again from the disk.
+    pub unapplied_bytes: usize,
     /// Bytes that must stay free on the disk; with less, [`Log::is_full`] says so.
     pub reserve_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, tail_bytes: 8 << 20, reserve_bytes: 32 << 20 }
+        Self { segment_bytes: 64 << 20, tail_bytes: 8 << 20, unapplied_bytes: 64 << 20, reserve_bytes: 32 << 20 }
     }
 }
 
@@ -227,7 +229,7 @@ impl Log {
     pub fn release(&self, index: u64) {
         let mut memory = self.0.shared.memory();
         memory.released = index;
-        memory.trim(self.0.shared.options.tail_bytes);
+        memory.trim(&self.0.shared.options);
     }
 
     /// The entries of `range` that there are, in order without a gap; at least one if there is one, and no more after

@@ -10,7 +10,8 @@ use super::*;
 use crate::fs::sim::{Fault, Loss, SimFs};
 use crate::types::{Batch, log_id};
 
-const OPTIONS: Options = Options { segment_bytes: 16 << 10, tail_bytes: 4 << 10, reserve_bytes: 0 };
+const OPTIONS: Options =
+    Options { segment_bytes: 16 << 10, tail_bytes: 4 << 10, unapplied_bytes: 8 << 10, reserve_bytes: 0 };
 const DIR: &str = "log";
 
 fn ground(fs: &SimFs, inline: bool) -> Ground {
@@ -281,6 +282,20 @@ fn purged_segments_are_gone_and_hold_nothing() {
     assert!(log.read(0..5, u64::MAX).unwrap().is_empty());
     log.close().unwrap();
     assert_eq!(Content::of(&open(&fs).unwrap()).entries.len(), 9);
+}
+
+#[test]
+fn entries_that_nobody_applies_do_not_fill_the_memory() {
+    let fs = SimFs::new();
+    let log = open(&fs).unwrap();
+    for index in 0..60 {
+        log.append(vec![entry(1, index, 1000)], Box::new(|result| assert!(result.is_ok()))).unwrap();
+        assert!(log.0.shared.memory().tail_bytes() <= OPTIONS.unapplied_bytes, "after entry {index}");
+    }
+    assert_eq!(Content::of(&log).entries, (0..60).map(|index| entry(1, index, 1000)).collect::<Vec<_>>());
+    assert!(!log.is_at_hand(40) && log.is_at_hand(59));
+    log.release(60);
+    assert!(log.0.shared.memory().tail_bytes() <= OPTIONS.tail_bytes);
 }
 
 #[test]

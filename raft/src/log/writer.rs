@@ -155,7 +155,7 @@ impl Writer {
         for (log_id, slot) in self.placed.drain(..) {
             memory.written(log_id, slot);
         }
-        memory.trim(shared.options.tail_bytes);
+        memory.trim(&shared.options);
         drop(memory);
         self.buffer.clear();
         if self.buffer.capacity() > 4 << 20 {

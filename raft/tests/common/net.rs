@@ -237,7 +237,12 @@ impl Cluster {
             fresh: if id == self.founder { Fresh::Found } else { Fresh::Join },
             fs: Arc::new(disk.clone()),
             entropy: Arc::new(SeededEntropy::new(id)),
-            log: log::Options { segment_bytes: 128 << 10, reserve_bytes: 0, ..log::Options::default() },
+            log: log::Options {
+                segment_bytes: 128 << 10,
+                reserve_bytes: 0,
+                unapplied_bytes: 64 << 10,
+                ..log::Options::default()
+            },
             log_bytes_max: self.log_bytes_max,
             timing: TIMING,
             dialer: Arc::new(From(id, Arc::clone(&self.net))),
