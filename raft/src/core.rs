@@ -17,6 +17,7 @@ use crate::compare::compare;
 use crate::jobs::Job;
 use crate::link::{Board, Dialer, Host};
 use crate::log::Log;
+use crate::loss::Loss;
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::node::Stop;
@@ -82,6 +83,7 @@ impl Core {
         };
         self.roster.take(&raft, &board);
         let changes = Arc::new(Changes::new(raft.clone(), Arc::clone(&self.roster), Arc::clone(&board)));
+        let loss = Arc::new(Loss::new(raft.clone(), Arc::clone(&board), Arc::clone(&self.roster)));
         let host = Arc::new(Host {
             raft: raft.clone(),
             board: Arc::clone(&board),
@@ -89,6 +91,7 @@ impl Core {
             reads: Arc::clone(&self.reads),
             standing: Arc::clone(&self.standing),
             receiver: Receiver::new(&self.standing.directory()),
+            loss,
         });
         let started = Started { raft: raft.clone(), runtime: Handle::current(), host, changes: Arc::clone(&changes) };
         drop(ready.send(Ok(started)));

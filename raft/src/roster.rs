@@ -125,6 +125,11 @@ impl Roster {
         self.node_id
     }
 
+    /// How long a leader may be silent.
+    pub(crate) fn silence_max(&self) -> Duration {
+        self.silence_max
+    }
+
     /// Whether this node is the only voter, leads, and no change of that is under way.
     pub(crate) fn is_alone(&self) -> bool {
         self.alone.load(Ordering::Acquire)

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::net::{Cluster, eventually};
+use common::net::{Cluster, TIMING, eventually};
 use common::{Leader, rows};
 use keyward_model::{Outcome, Table};
 use keyward_raft::{ChangeError, ReadError, Role, SubmitError};
@@ -55,6 +55,58 @@ async fn a_lost_leader_is_replaced_and_comes_back_as_a_follower() {
         let last = cluster.write().await;
         cluster.agree(last).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_process_is_gone_is_replaced_before_its_silence_shows() {
+    for nodes in [3, 5] {
+        let mut cluster = Cluster::of(nodes).await;
+        // Without the sign of its closed links its last heartbeat would have to be as old as this.
+        let silence = Duration::from_millis(TIMING.election_max_ms + TIMING.election_min_ms - TIMING.heartbeat_ms);
+        let mut gaps = Vec::new();
+        // On a busy machine one gap says little; one that is short shows that nobody waited for a silence.
+        while gaps.len() < 10 && gaps.iter().all(|gap| *gap > silence / 3) {
+            cluster.write().await;
+            let leader = cluster.leader().await;
+            let began = Instant::now();
+            cluster.kill(leader);
+            cluster.leader().await;
+            gaps.push(began.elapsed());
+            cluster.start(leader);
+            let last = cluster.write().await;
+            cluster.agree(last).await;
+        }
+        assert!(gaps.len() < 10, "{nodes} nodes: {gaps:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_is_wrong_about_its_leader_changes_nothing() {
+    let cluster = Cluster::of(3).await;
+    cluster.write().await;
+    let leader = cluster.leader().await;
+    let term = cluster.node(leader).leadership().borrow().term;
+    let wrong = (1..=3).find(|id| *id != leader).unwrap();
+    let other = (1..=3).find(|id| *id != leader && *id != wrong).unwrap();
+    for _ in 0..5 {
+        cluster.net.refuse(leader, wrong);
+        eventually("it misses its leader", || cluster.node(wrong).leadership().borrow().leader.is_none().then_some(()))
+            .await;
+        cluster.write().await;
+        cluster.net.heal(leader, wrong);
+        let last = cluster.write().await;
+        cluster.agree(last).await;
+        assert_eq!(cluster.leader().await, leader);
+        assert_eq!(cluster.node(leader).leadership().borrow().term, term, "nobody was elected");
+    }
+    // If all are wrong about it, it leads nobody any more.
+    cluster.net.refuse(leader, wrong);
+    cluster.net.refuse(leader, other);
+    eventually("another leads", || cluster.leads().filter(|id| *id != leader)).await;
+    cluster.write().await;
+    cluster.rejoin(leader);
+    let last = cluster.write().await;
+    cluster.agree(last).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

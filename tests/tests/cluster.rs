@@ -19,8 +19,10 @@ const ALL: [usize; 3] = [0, 1, 2];
 const ENOUGH: u64 = 120;
 /// Above the reserve of 192 MiB and what a node takes at first, with room for a load.
 const DISK_MIB: u64 = 440;
-/// A leader's death is felt no longer than this, on a busy machine in an unoptimised build; what is wanted is printed.
-const GAP_MAX: Duration = Duration::from_secs(10);
+/// A leader's death is felt no longer than this, on a busy machine in an unoptimised build, and as a rule half as long as
+/// its silence would be; what is wanted is printed.
+const GAP_MAX: Duration = Duration::from_secs(5);
+const GAP_RULE: Duration = Duration::from_millis(800);
 
 #[test]
 fn a_follower_dies_and_no_request_fails() {
@@ -73,7 +75,7 @@ fn the_leader_dies_and_another_takes_over() {
     }
     tell("kill -9 of the leader: another leads", &mut elections);
     tell("kill -9 of the leader: no write answered", &mut gaps);
-    assert!(gaps.iter().all(|gap| *gap < GAP_MAX), "{gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap < GAP_MAX) && gaps[gaps.len() / 2] < GAP_RULE, "{gaps:?}");
 }
 
 #[test]

@@ -143,6 +143,13 @@ impl Board {
         }
     }
 
+    /// Whether a link that `node` made for consensus is open.
+    pub(crate) fn hears(&self, node: u64) -> bool {
+        let state = self.state();
+        let mut links = state.taken.range((node, Lane::Log)..=(node, Lane::Beat));
+        links.any(|(_, task)| !task.is_finished())
+    }
+
     /// Notes who the members are, and ends the links of those who were and are no more.
     pub(crate) fn keep(&self, book: BTreeMap<u64, String>, membership_index: u64) {
         let mut state = self.state();

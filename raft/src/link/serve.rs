@@ -20,6 +20,7 @@ use super::message::{
     encode_appended, encode_differs, encode_read_point, encode_transferred, encode_voted,
 };
 use crate::applier::Standing;
+use crate::loss::Loss;
 use crate::machine::Machine;
 use crate::reads::{ReadError, Reads};
 use crate::roster::Roster;
@@ -41,6 +42,7 @@ pub(crate) struct Host {
     pub(crate) reads: Arc<Reads>,
     pub(crate) standing: Arc<Standing>,
     pub(crate) receiver: Receiver,
+    pub(crate) loss: Arc<Loss>,
 }
 
 type Work = Pin<Box<dyn Future<Output = io::Result<(Kind, u64, Vec<u8>)>> + Send>>;
@@ -65,7 +67,7 @@ impl Host {
         if !matches!(welcome, Welcome::Yes(_)) {
             return Ok(());
         }
-        let board = Arc::clone(&self.board);
+        let (board, loss) = (Arc::clone(&self.board), Arc::clone(&self.loss));
         let talking = tokio::spawn(async move {
             match hello.lane {
                 Lane::Log | Lane::Beat => self.talk(wire).await,
@@ -73,7 +75,13 @@ impl Host {
             }
         });
         board.take(peer, hello.lane, talking.abort_handle());
-        talking.await.unwrap_or(Ok(()))
+        loss.link_began(peer);
+        // A link that another one replaced, or that was closed here, did not break.
+        let ended = talking.await.unwrap_or(Ok(()));
+        if ended.is_err() && hello.lane != Lane::Snapshot {
+            loss.link_broke(peer);
+        }
+        ended
     }
 
     fn welcome(&self, peer: u64, hello: &Hello) -> Welcome {
@@ -129,9 +137,13 @@ impl Host {
             }
             Kind::Vote | Kind::PreVote => {
                 let request = decode_vote(&body).ok_or_else(broken)?;
+                let judged = if kind == Kind::PreVote { self.loss.judge(&request) } else { None };
                 Box::pin(async move {
-                    let response =
-                        if kind == Kind::Vote { raft.vote(request).await } else { raft.pre_vote(request).await };
+                    let response = match judged {
+                        Some(response) => Ok(response),
+                        None if kind == Kind::Vote => raft.vote(request).await,
+                        None => raft.pre_vote(request).await,
+                    };
                     Ok((kind, id, encode_voted(&response.map_err(|error| stopped(&error))?)))
                 })
             }

@@ -24,6 +24,8 @@ use super::{Leader, rows};
 pub struct Net {
     nodes: Mutex<BTreeMap<u64, Weak<Node>>>,
     cut: Mutex<BTreeSet<(u64, u64)>>,
+    /// Between whom connections are reset, and refused.
+    refused: Mutex<BTreeSet<(u64, u64)>>,
     /// Raised with every cut: a cable of before is dead for good.
     cuts: Mutex<BTreeMap<(u64, u64), u64>>,
     /// Bytes that may still go from one node to another before that way is cut by itself.
@@ -52,6 +54,16 @@ impl Net {
     /// New connections between `a` and `b` work again.
     pub fn heal(&self, a: u64, b: u64) {
         self.cut.lock().unwrap().remove(&(a.min(b), a.max(b)));
+        self.refused.lock().unwrap().remove(&(a.min(b), a.max(b)));
+    }
+
+    /// Connections between `a` and `b` break, and new ones are refused, as if the other one were gone.
+    pub fn refuse(&self, a: u64, b: u64) {
+        self.refused.lock().unwrap().insert((a.min(b), a.max(b)));
+    }
+
+    fn refuses(&self, a: u64, b: u64) -> bool {
+        self.refused.lock().unwrap().contains(&(a.min(b), a.max(b)))
     }
 
     /// Where `node` is.
@@ -92,7 +104,7 @@ impl Dialer for From {
             if net.is_cut(self.0, node) {
                 std::future::pending::<()>().await;
             }
-            if address != net.address(node) {
+            if address != net.address(node) || net.refuses(self.0, node) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
             let there = net.nodes.lock().unwrap().get(&node).and_then(Weak::upgrade);
@@ -134,6 +146,9 @@ impl AsyncWrite for Cable {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.is_dead() {
             return Poll::Pending;
+        }
+        if self.net.refuses(self.from, self.to) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         let written = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.net.bytes.fetch_add(written as u64, Ordering::Relaxed);
