@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::raft::VoteRequest;
 use openraft::{BasicNode, ChangeMembers, Instant as _, Raft};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
@@ -15,12 +16,12 @@ use crate::link::frame::Kind;
 use crate::link::message::Lane;
 use crate::machine::Machine;
 use crate::roster::{Member, Role, Roster};
-use crate::types::Types;
+use crate::types::{Types, Vote};
 
 /// How long a change may take.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
 /// How long one voter is given to take over.
-const TAKE_OVER_MAX: Duration = Duration::from_secs(2);
+const TAKE_OVER_MAX: Duration = Duration::from_secs(1);
 /// Whoever was not heard for so long is not asked to take over unless by name.
 const SILENT_MS: u64 = 250;
 
@@ -128,6 +129,7 @@ impl Changes {
             return Ok(());
         }
         let mut leadership = self.roster.leadership();
+        let mut asked = None;
         for candidate in self.candidates(to)? {
             // WHY: the library's leader takes nothing more once it has asked somebody to take over, whatever comes of it.
             if !self.stands(candidate).await {
@@ -137,6 +139,7 @@ impl Changes {
             if !leading.leads {
                 break;
             }
+            asked = Some((self.vote(), candidate));
             self.raft.trigger().transfer_leader(candidate).await.map_err(|_| ChangeError::Stopped)?;
             let other = leadership.wait_for(|now| !now.leads && now.leader.is_some());
             match timeout_at(Instant::now() + TAKE_OVER_MAX, other).await {
@@ -145,7 +148,39 @@ impl Changes {
                 Err(_) => {}
             }
         }
-        if self.roster.leads() { Err(ChangeError::Timeout) } else { Ok(()) }
+        match asked {
+            Some((vote, candidate)) if self.vote() == vote => {
+                self.stand_down(vote, candidate).await?;
+                Err(ChangeError::Timeout)
+            }
+            _ if self.roster.leads() => Err(ChangeError::Timeout),
+            _ => Ok(()),
+        }
+    }
+
+    fn vote(&self) -> Vote {
+        self.raft.server_metrics().borrow_watched().vote
+    }
+
+    /// Ends the leadership of `vote`, which `candidate` agreed to take over and did not: the library's leader would do nothing
+    /// more for ever. It leads no more once it voted for another, and then may stand itself.
+    async fn stand_down(&self, vote: Vote, candidate: u64) -> Result<(), ChangeError> {
+        let request = VoteRequest {
+            // For the one that was to have it: should it stand after all, it has this vote.
+            vote: Vote::new(vote.leader_id.term + 1, candidate),
+            last_log_id: self.raft.data_metrics().borrow_watched().last_log,
+            leadership_transfer: true,
+        };
+        let voted = self.raft.vote(request).await.map_err(|_| ChangeError::Stopped)?;
+        tracing::warn!(
+            node = format!("{candidate:016x}"),
+            stood_down = voted.vote_granted,
+            "it was to lead, and does not"
+        );
+        if self.roster.campaigns() {
+            self.raft.trigger().elect(true).await.map_err(|_| ChangeError::Stopped)?;
+        }
+        Ok(())
     }
 
     /// Whether `node` answers and would take over.

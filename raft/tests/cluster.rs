@@ -285,6 +285,42 @@ async fn a_leader_that_nobody_relieves_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_heir_agrees_and_does_nothing_goes_on() {
+    let mut cluster = Cluster::of(3).await;
+    for vanishes in [false, true] {
+        let last = cluster.write().await;
+        cluster.agree(last).await;
+        let leader = cluster.leader().await;
+        let (heir, third) = ((1..=3).find(|id| *id != leader).unwrap(), (1..=3).rfind(|id| *id != leader).unwrap());
+        cluster.node(third).campaign(false);
+        // It stands, and cannot: its disk does not take its vote.
+        cluster.running[&heir].disk.hold();
+        let node = cluster.node(leader);
+        let handing_over = tokio::spawn(async move { node.hand_over(Some(heir)).await });
+        if vanishes {
+            eventually("it stands", || cluster.running[&heir].disk.is_waited_for().then_some(())).await;
+            cluster.isolate(heir);
+            cluster.running[&heir].disk.release();
+            cluster.kill(heir);
+            cluster.rejoin(heir);
+        }
+        assert_eq!(handing_over.await.unwrap(), Err(ChangeError::Timeout));
+        let began = Instant::now();
+        cluster.write().await;
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert_eq!(cluster.leader().await, leader);
+        cluster.node(third).campaign(true);
+        if vanishes {
+            cluster.start(heir);
+        } else {
+            cluster.running[&heir].disk.release();
+        }
+        let last = cluster.write().await;
+        cluster.agree(last).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_stop_of_the_leader_leaves_hardly_a_gap() {
     let mut cluster = Cluster::of(3).await;
     cluster.write().await;

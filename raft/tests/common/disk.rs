@@ -8,18 +8,29 @@ use keyward_raft::fs::{File, Fs, Open, OsFs};
 
 /// The operating system's files, behind a gate. Clones are the same disk.
 #[derive(Clone, Default)]
-pub struct Disk(Arc<(Mutex<bool>, Condvar)>);
+pub struct Disk(Arc<(Mutex<Gate>, Condvar)>);
+
+#[derive(Default)]
+struct Gate {
+    held: bool,
+    waiting: usize,
+}
 
 impl Disk {
     /// From now on nothing is appended until [`Disk::release`].
     pub fn hold(&self) {
-        *self.0.0.lock().unwrap() = true;
+        self.0.0.lock().unwrap().held = true;
     }
 
     /// What was held up goes on.
     pub fn release(&self) {
-        *self.0.0.lock().unwrap() = false;
+        self.0.0.lock().unwrap().held = false;
         self.0.1.notify_all();
+    }
+
+    /// Whether something waits to be appended.
+    pub fn is_waited_for(&self) -> bool {
+        self.0.0.lock().unwrap().waiting > 0
     }
 }
 
@@ -68,8 +79,12 @@ impl File for Held {
     }
 
     fn append(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let (held, changed) = &*self.disk.0;
-        drop(changed.wait_while(held.lock().unwrap(), |held| *held).unwrap());
+        let (gate, changed) = &*self.disk.0;
+        let mut gate = gate.lock().unwrap();
+        gate.waiting += 1;
+        let mut gate = changed.wait_while(gate, |gate| gate.held).unwrap();
+        gate.waiting -= 1;
+        drop(gate);
         self.file.append(offset, bytes)
     }
 
