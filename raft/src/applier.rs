@@ -24,12 +24,16 @@ use crate::log::record::{decode_membership, encode_membership};
 use crate::observer::Observer;
 use crate::snapshot::SnapshotData;
 use crate::store::Purging;
+use crate::transit::Transit;
 use crate::types::{LogId, SnapshotMeta, StoredMembership, Types, log_id};
 
 /// Sums that are kept, to compare with those of other nodes.
 const SUMS_KEPT: usize = 1024;
 /// Sums that a node tells the leader.
 const SUMS_TOLD: usize = 16;
+
+/// So many times as much log as otherwise is kept for a member that gets a snapshot.
+const KEPT_FACTOR: u64 = 4;
 
 /// Between two looks whether the node stops, while the log is slow.
 const STOP_LOOK: Duration = Duration::from_millis(200);
@@ -60,6 +64,8 @@ pub(crate) struct Applier {
     pub(crate) log_bytes_max: u64,
     /// Bytes of the log that stay for other nodes, if there are any.
     pub(crate) log_bytes_kept: u64,
+    /// Who gets a snapshot, and will need the log after it.
+    pub(crate) transit: Arc<Transit>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) dirty: Arc<Dirty>,
     pub(crate) compact: Arc<Notify>,
@@ -269,6 +275,9 @@ impl Applier {
         let durable = writer.make_durable()?;
         self.purging.durable_next.store(durable.map_or(0, |at| at.index + 1), Ordering::Release);
         let upto = self.purged_next(durable.map(to_log_id)).map_err(ApplyError::Io)?;
+        if self.is_kept(upto.map(|upto| upto.index)) {
+            return self.put_off().map_err(ApplyError::Io);
+        }
         let mut state = self.standing.state();
         if state.snapshot.as_ref().is_none_or(|last| last.last_log_id < upto) {
             let meta = SnapshotMeta { last_log_id: upto, last_membership: state.membership.clone() };
@@ -283,7 +292,15 @@ impl Applier {
     /// Whether there is something to purge, when `last` is applied.
     fn may_purge(&self, last: LogId) -> bool {
         let next = if self.keeps_for_others() { self.log.before_last(self.log_bytes_kept) } else { Some(last.index) };
-        next > self.log.purged().map(|purged| purged.index)
+        let members = self.standing.state().membership.log_id().map(|id| id.index);
+        next > self.log.purged().map(|purged| purged.index) && !self.is_kept(next.max(members))
+    }
+
+    /// Whether somebody will need entries up to `upto`, and may have them. WHY: without them it would need another snapshot
+    /// as soon as it has this one, and so on for as long as much is written.
+    fn is_kept(&self, upto: Option<u64>) -> bool {
+        self.log.bytes() <= self.log_bytes_max.saturating_mul(KEPT_FACTOR)
+            && self.transit.first().is_some_and(|index| upto > Some(index))
     }
 
     /// Up to where the log may be purged when everything up to `durable` is durable in the state. With other nodes a part of

@@ -28,6 +28,7 @@ use crate::roster::Roster;
 use crate::store::{LogStore, Purging};
 use crate::submit::Coalescer;
 use crate::transfer::{self, Outgoing, Receiver};
+use crate::transit::Transit;
 use crate::types::Types;
 
 /// How long a node that stops waits for what is under way, if others are needed for that.
@@ -52,6 +53,7 @@ pub(crate) struct Core {
     pub(crate) roster: Arc<Roster>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) transit: Arc<Transit>,
 }
 
 /// What others may use of it.
@@ -76,7 +78,7 @@ impl Core {
 
     async fn live(self, ready: &Ready, stopping: oneshot::Receiver<Stop>) {
         let beat = Duration::from_millis(self.timing.heartbeat_ms);
-        let board = Arc::new(Board::new(self.node_id, Arc::clone(&self.dialer), beat));
+        let board = Arc::new(Board::new(self.node_id, Arc::clone(&self.dialer), beat, Arc::clone(&self.transit)));
         let raft = match self.start(&board).await {
             Ok(raft) => raft,
             Err(error) => return drop(ready.send(Err(error))),

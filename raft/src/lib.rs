@@ -5,7 +5,7 @@
 //! past), [`roster`] and [`change`] (who takes part and who leads), [`fs`] (the seam to the disk), [`log`] (the log),
 //! [`types`] (our words in the library's places), [`store`] and [`machine`] (log and state as the library asks for them),
 //! `jobs`, `applier` and `checkpoint` (the threads that work on the state), [`link`] (the way to other nodes), `network` (as the
-//! library asks for it), `transfer` (snapshots on their way), `compare` (whether states differ), `loss` (a leader that is gone).
+//! library asks for it), `transfer` and `transit` (snapshots on their way), `compare` (whether states differ), `loss` (a leader that is gone).
 
 pub mod node;
 
@@ -52,6 +52,8 @@ mod compare;
 mod network;
 
 mod transfer;
+
+mod transit;
 
 mod loss;
 

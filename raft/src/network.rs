@@ -23,7 +23,7 @@ use crate::link::message::{
     Appended, Lane, decode_appended, decode_transferred, decode_voted, encode_append, encode_transfer, encode_vote,
 };
 use crate::snapshot::SnapshotData;
-use crate::transfer::{Outgoing, SnapshotFile};
+use crate::transfer::{Outgoing, SnapshotFile, reach};
 use crate::types::{LogId, Types, Vote};
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<Types, SnapshotData>;
@@ -166,6 +166,8 @@ impl RaftNetworkV2<Types> for Client {
         };
         let index = snapshot.meta.last_log_id.map_or(0, |last| last.index);
         let sending = async {
+            reach(&self.board, self.node, &address).await.map_err(|error| unreachable(&error))?;
+            self.board.transit().keep(self.node, index);
             let file = self.outgoing.file(&store, index).await.map_err(|error| unreachable(&error))?;
             self.unsent = Some(Arc::clone(&file));
             let sent = file.send(&self.board, self.node, &address, vote).await.map_err(|error| unreachable(&error))?;

@@ -32,6 +32,7 @@ use crate::reads::{ReadPoint, Reads};
 use crate::roster::{Leadership, Member, Roster};
 use crate::store::Purging;
 use crate::submit::{Coalescer, Submission, SubmitError};
+use crate::transit::Transit;
 use crate::types::Types;
 
 /// How a node stands. Everything is as of a moment ago.
@@ -119,6 +120,7 @@ impl Node {
         let (jobs, job_queue) = mpsc::channel();
         let compact = Arc::new(Notify::new());
         let dirty = Arc::new(Dirty::default());
+        let transit = Arc::new(Transit::default());
         let applier = Applier {
             jobs: Jobs::new(job_queue),
             writer: Some(writer),
@@ -127,6 +129,7 @@ impl Node {
             log: log.clone(),
             log_bytes_max: options.log_bytes_max,
             log_bytes_kept: options.log_bytes_max / 4,
+            transit: Arc::clone(&transit),
             observer: Arc::clone(&observer),
             dirty: Arc::clone(&dirty),
             compact: Arc::clone(&compact),
@@ -161,6 +164,7 @@ impl Node {
             roster: Arc::clone(&roster),
             reads: Arc::clone(&reads),
             dialer: options.dialer,
+            transit,
         };
         let (ready, started) = mpsc::channel();
         let (stop, stopping) = oneshot::channel();

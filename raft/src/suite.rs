@@ -62,6 +62,7 @@ impl StoreBuilder<Types, LogStore, Padded, TempDir> for Builder {
             log: log.clone(),
             log_bytes_max: u64::MAX,
             log_bytes_kept: 0,
+            transit: Arc::default(),
             observer: Arc::new(Quiet),
             dirty: Arc::new(Dirty::default()),
             compact: Arc::new(Notify::new()),

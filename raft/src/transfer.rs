@@ -17,9 +17,9 @@ use openraft::{Raft, Snapshot};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::applier::{read_membership, to_log_id};
 use crate::link::Board;
@@ -37,6 +37,8 @@ const PARTS_MAX: u64 = 8;
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How often a follower that checks and installs says that it is still there.
 const SIGN: Duration = Duration::from_secs(1);
+/// How long a leader keeps a file that nobody is being sent: the next one may need it, or the same again.
+const UNUSED_MAX: Duration = Duration::from_secs(30);
 /// How a leader's file begins and ends.
 const OUTGOING: (&str, &str) = ("outgoing-", ".snapshot");
 /// The follower's file while it arrives.
@@ -81,17 +83,25 @@ impl Drop for SnapshotFile {
     }
 }
 
+/// Makes sure that `node` would take a snapshot now: for one that is away none is made, and no log kept.
+///
+/// # Errors
+/// It cannot be reached, or does not want this one.
+pub(crate) async fn reach(board: &Board, node: u64, address: &str) -> io::Result<()> {
+    connect(board.dialer(), address, board.hello(node, Lane::Snapshot)).await.map(drop)
+}
+
 /// Makes snapshots to be sent; one at a time, and one for all who need one now.
 pub(crate) struct Outgoing {
     log: Log,
     number: AtomicU64,
-    last: Mutex<Weak<SnapshotFile>>,
+    last: Arc<Mutex<Weak<SnapshotFile>>>,
 }
 
 impl Outgoing {
     /// None made yet.
     pub(crate) fn new(log: Log) -> Self {
-        Self { log, number: AtomicU64::new(0), last: Mutex::default() }
+        Self { log, number: AtomicU64::new(0), last: Arc::default() }
     }
 
     /// A snapshot of `store` up to `index` or further: the last one, if somebody still has it and the log goes on from there.
@@ -99,7 +109,7 @@ impl Outgoing {
     /// # Errors
     /// It cannot be made.
     pub(crate) async fn file(&self, store: &Store, index: u64) -> io::Result<Arc<SnapshotFile>> {
-        let mut last = self.last.lock().await;
+        let mut last = Arc::clone(&self.last).lock_owned().await;
         let is_enough =
             |file: &Arc<SnapshotFile>| file.index >= index && self.log.purged().is_none_or(|at| at.index <= file.index);
         if let Some(file) = last.upgrade().filter(is_enough) {
@@ -108,10 +118,19 @@ impl Outgoing {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let path = store.directory().join(format!("{}{number}{}", OUTGOING.0, OUTGOING.1));
         let store = store.clone();
-        let made = spawn_blocking(move || make(&store, path)).await.map_err(io::Error::other)?;
-        let file = Arc::new(made?);
-        *last = Arc::downgrade(&file);
-        Ok(file)
+        // A task of its own, which has the turn: whoever asked may give up meanwhile, and asks again.
+        let making = tokio::spawn(async move {
+            let made = spawn_blocking(move || make(&store, path)).await.map_err(io::Error::other)?;
+            let file = Arc::new(made?);
+            *last = Arc::downgrade(&file);
+            let kept = Arc::clone(&file);
+            drop(tokio::spawn(async move {
+                sleep(UNUSED_MAX).await;
+                drop(kept);
+            }));
+            Ok(file)
+        });
+        making.await.map_err(io::Error::other)?
     }
 }
 
@@ -141,6 +160,7 @@ impl SnapshotFile {
     /// The node cannot be reached, the link broke, or what arrived is not what was sent.
     pub(crate) async fn send(&self, board: &Board, node: u64, address: &str, vote: Vote) -> io::Result<Vote> {
         let mut wire = connect(board.dialer(), address, board.hello(node, Lane::Snapshot)).await?;
+        board.transit().keep(node, self.index);
         let offer = Offer { vote, bytes: self.bytes, hash: self.hash };
         wire.ask(Kind::Offer, 0, &offer.encode());
         let mut offset = match Bid::decode(&answer(&mut wire, Kind::Offer).await?).ok_or_else(broken)? {
@@ -161,6 +181,7 @@ impl SnapshotFile {
                 under_way += 1;
             } else {
                 answer(&mut wire, Kind::Chunk).await?;
+                board.transit().keep(node, self.index);
                 under_way -= 1;
             }
         }
@@ -197,13 +218,13 @@ pub(crate) struct Receiver {
     options: keyward_storage::Options,
     number: AtomicU64,
     /// What has arrived of which one.
-    arrived: Mutex<Option<(Offer, u64)>>,
+    arrived: Arc<Mutex<Option<(Offer, u64)>>>,
 }
 
 impl Receiver {
     /// Nothing arrived. Files go to `directory`, which is the state's.
     pub(crate) fn new(directory: &Path) -> Self {
-        let (number, arrived) = (AtomicU64::new(0), Mutex::default());
+        let (number, arrived) = (AtomicU64::new(0), Arc::default());
         Self { directory: directory.to_owned(), options: keyward_storage::Options::default(), number, arrived }
     }
 
@@ -220,13 +241,20 @@ impl Receiver {
             wire.answer(Kind::Offer, frame.id, &Bid::HigherVote(vote).encode());
             return wire.flush().await;
         }
-        let mut arrived = self.arrived.lock().await;
+        let mut arrived = Arc::clone(&self.arrived).lock_owned().await;
         let have =
             arrived.filter(|(of, _)| of.hash == offer.hash && of.bytes == offer.bytes).map_or(0, |(_, have)| have);
         wire.answer(Kind::Offer, frame.id, &Bid::From(have).encode());
         let finish = self.take_parts(&mut wire, &mut arrived, offer, have).await?;
         *arrived = None;
-        let installed = with_signs(&mut wire, self.install(raft, offer)).await?;
+        // A name of its own: the next transfer must not write into a file that is being installed.
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let incoming = self.directory.join(INCOMING);
+        let path = self.directory.join(format!("{}{number}{}", ARRIVED.0, ARRIVED.1));
+        // A task of its own: a link that ends must not leave a file behind, nor take it from who is installing it.
+        let installing = tokio::spawn(install(raft.clone(), (incoming, path), offer, self.options, arrived));
+        let installed = async { installing.await.map_err(io::Error::other)? };
+        let installed = with_signs(&mut wire, installed).await?;
         wire.answer(Kind::Finish, finish, &installed.encode());
         wire.flush().await
     }
@@ -267,27 +295,36 @@ impl Receiver {
             }
         }
     }
+}
 
-    /// Checks what arrived and hands it to the library.
-    async fn install(&self, raft: &Raft<Types, Machine>, offer: Offer) -> io::Result<Installed> {
-        // A name of its own: the next transfer must not write into a file that is being installed.
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let path = self.directory.join(format!("{}{number}{}", ARRIVED.0, ARRIVED.1));
-        tokio::fs::rename(self.directory.join(INCOMING), &path).await?;
-        let (file, options) = (path.clone(), self.options);
-        let examined = spawn_blocking(move || examine(&file, offer, &options)).await.map_err(io::Error::other)?;
-        let installed = match examined {
-            Ok(meta) => {
-                let snapshot = Snapshot { meta, snapshot: SnapshotData::File(path.clone()) };
-                let response = raft.install_full_snapshot(offer.vote, snapshot).await.map_err(io::Error::other)?;
-                Installed::Yes(response.vote)
-            }
-            Err(_) => Installed::Broken,
-        };
-        // It is still there if it was not sound, or not needed.
-        drop(tokio::fs::remove_file(&path).await);
-        Ok(installed)
-    }
+/// Checks what arrived at `incoming`, and hands it to the library under the name `path`. It has the turn to receive.
+async fn install(
+    raft: Raft<Types, Machine>,
+    (incoming, path): (PathBuf, PathBuf),
+    offer: Offer,
+    options: keyward_storage::Options,
+    turn: OwnedMutexGuard<Option<(Offer, u64)>>,
+) -> io::Result<Installed> {
+    tokio::fs::rename(incoming, &path).await?;
+    let installed = examine_and_install(&raft, &path, offer, options).await;
+    // It is still there if it was not sound, or not needed.
+    drop(tokio::fs::remove_file(&path).await);
+    drop(turn);
+    installed
+}
+
+async fn examine_and_install(
+    raft: &Raft<Types, Machine>,
+    path: &Path,
+    offer: Offer,
+    options: keyward_storage::Options,
+) -> io::Result<Installed> {
+    let file = path.to_owned();
+    let examined = spawn_blocking(move || examine(&file, offer, &options)).await.map_err(io::Error::other)?;
+    let Ok(meta) = examined else { return Ok(Installed::Broken) };
+    let snapshot = Snapshot { meta, snapshot: SnapshotData::File(path.to_owned()) };
+    let response = raft.install_full_snapshot(offer.vote, snapshot).await.map_err(io::Error::other)?;
+    Ok(Installed::Yes(response.vote))
 }
 
 fn examine(path: &Path, offer: Offer, options: &keyward_storage::Options) -> io::Result<SnapshotMeta> {

@@ -381,6 +381,43 @@ async fn a_snapshot_that_is_cut_half_way_arrives_nevertheless() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_stays_for_whoever_gets_a_snapshot() {
+    let log_bytes_max = 256 << 10;
+    let mut cluster = Cluster::alone(log_bytes_max);
+    cluster.fill(6000).await;
+    eventually("the log lets entries go", || cluster.node(1).status().purged).await;
+    cluster.start(2);
+    cluster.net.refuse_after(1, 2, 1_500_000);
+    cluster.node(1).add_learner(2, "node-2").await.unwrap();
+    eventually("the transfer is cut", || cluster.net.refuses(1, 2).then_some(())).await;
+    let snapshot = cluster.node(1).status().applied;
+    while cluster.node(1).status().log_bytes < 2 * log_bytes_max {
+        cluster.fill(100).await;
+    }
+    let status = cluster.node(1).status();
+    assert!(status.purged <= snapshot && status.applied > snapshot, "it needs what comes after: {status:?}");
+    cluster.net.heal(1, 2);
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    assert_eq!(cluster.running[&2].told.replaced.load(Ordering::SeqCst), 1);
+    let files = |cluster: &mut Cluster, id| {
+        let files = std::fs::read_dir(cluster.folder(id).join("state")).unwrap();
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    assert!(!files(&mut cluster, 1).contains(&"outgoing-1.snapshot".to_owned()), "it was made once");
+    let left = files(&mut cluster, 2);
+    assert!(!left.iter().any(|name| name.starts_with("arrived-") || name.starts_with("incoming")), "{left:?}");
+    // Once it has it, the log is let go as before; and a member that is lost does not keep it for ever.
+    let purges = |cluster: &Cluster| cluster.node(1).status().purged > snapshot;
+    while !purges(&cluster) {
+        cluster.fill(100).await;
+    }
+    cluster.kill(2);
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_while_leaders_are_lost() {
     let mut cluster = Cluster::of(3).await;
     cluster.join(4).await;

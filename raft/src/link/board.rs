@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use super::Dialer;
 use super::call::{Link, Target};
 use super::message::{Hello, Lane, VERSION, VERSION_MIN};
+use crate::transit::Transit;
 use crate::types::{LogId, Vote};
 
 /// The links of a node. Lives on the raft thread.
@@ -16,6 +17,7 @@ pub(crate) struct Board {
     node_id: u64,
     dialer: Arc<dyn Dialer>,
     beat: Duration,
+    transit: Arc<Transit>,
     state: Mutex<State>,
 }
 
@@ -45,8 +47,8 @@ struct Acknowledged {
 
 impl Board {
     /// No links yet.
-    pub(crate) fn new(node_id: u64, dialer: Arc<dyn Dialer>, beat: Duration) -> Self {
-        Self { node_id, dialer, beat, state: Mutex::default() }
+    pub(crate) fn new(node_id: u64, dialer: Arc<dyn Dialer>, beat: Duration, transit: Arc<Transit>) -> Self {
+        Self { node_id, dialer, beat, transit, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -103,8 +105,14 @@ impl Board {
         is_member && !state.departed.contains(&node)
     }
 
+    /// Snapshots that are on their way.
+    pub(crate) fn transit(&self) -> &Transit {
+        &self.transit
+    }
+
     /// Notes that `node` has the log up to `upto`, by its word to the leader of `vote`.
     pub(crate) fn acknowledge(&self, node: u64, vote: Vote, upto: LogId) {
+        self.transit.arrived(node, upto.index);
         let mut state = self.state();
         let said = state.acknowledged.entry(node).or_insert(Acknowledged { vote, upto, broken: false });
         if said.vote != vote {

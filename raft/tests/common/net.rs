@@ -19,6 +19,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use super::disk::Disk;
 use super::{Leader, rows};
 
+/// Bytes that may still go, and whether it is refused to go on after that.
+struct Fuse {
+    left: u64,
+    refuses: bool,
+}
+
 /// The network between nodes.
 #[derive(Default)]
 pub struct Net {
@@ -29,7 +35,7 @@ pub struct Net {
     /// Raised with every cut: a cable of before is dead for good.
     cuts: Mutex<BTreeMap<(u64, u64), u64>>,
     /// Bytes that may still go from one node to another before that way is cut by itself.
-    fuse: Mutex<BTreeMap<(u64, u64), u64>>,
+    fuse: Mutex<BTreeMap<(u64, u64), Fuse>>,
     /// Addresses of nodes that moved.
     moved: Mutex<BTreeMap<u64, String>>,
     pub bytes: AtomicU64,
@@ -62,7 +68,7 @@ impl Net {
         self.refused.lock().unwrap().insert((a.min(b), a.max(b)));
     }
 
-    fn refuses(&self, a: u64, b: u64) -> bool {
+    pub fn refuses(&self, a: u64, b: u64) -> bool {
         self.refused.lock().unwrap().contains(&(a.min(b), a.max(b)))
     }
 
@@ -78,18 +84,26 @@ impl Net {
 
     /// Breaks what there is between `from` and `to` after so many more bytes; it can be made again.
     pub fn fuse(&self, from: u64, to: u64, bytes: u64) {
-        self.fuse.lock().unwrap().insert((from, to), bytes);
+        self.fuse.lock().unwrap().insert((from, to), Fuse { left: bytes, refuses: false });
+    }
+
+    /// As [`Net::refuse`], after so many more bytes from `from` to `to`.
+    pub fn refuse_after(&self, from: u64, to: u64, bytes: u64) {
+        self.fuse.lock().unwrap().insert((from, to), Fuse { left: bytes, refuses: true });
     }
 
     fn burns(&self, from: u64, to: u64, bytes: usize) -> bool {
         let mut fuse = self.fuse.lock().unwrap();
-        let Some(left) = fuse.get_mut(&(from, to)) else { return false };
+        let Some(Fuse { left, refuses }) = fuse.get_mut(&(from, to)) else { return false };
         *left = left.saturating_sub(bytes as u64);
-        let burns = *left == 0;
-        if burns {
-            fuse.remove(&(from, to));
+        if *left > 0 {
+            return false;
         }
-        burns
+        if *refuses {
+            self.refuse(from, to);
+        }
+        fuse.remove(&(from, to));
+        true
     }
 }
 
