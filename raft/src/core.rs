@@ -24,7 +24,7 @@ use crate::node::Stop;
 use crate::observer::Observer;
 use crate::options::{Fresh, StartError, Timing};
 use crate::reads::{Reads, Rounds};
-use crate::roster::Roster;
+use crate::roster::{REMOVED, Roster};
 use crate::store::{LogStore, Purging};
 use crate::submit::Coalescer;
 use crate::transfer::{self, Outgoing, Receiver};
@@ -108,9 +108,10 @@ impl Core {
         let observer = Arc::clone(&self.observer);
         let comparing = compare(Arc::clone(&board), Arc::clone(&self.roster), Arc::clone(&self.standing), observer);
         let tasks = [
-            tokio::spawn(Arc::clone(&self.roster).follow(raft.clone(), board)),
+            tokio::spawn(Arc::clone(&self.roster).follow(raft.clone(), Arc::clone(&board))),
             tokio::spawn(rounds.run()),
             tokio::spawn(comparing),
+            tokio::spawn(notice_removal(Arc::clone(&board), Arc::clone(&self.observer))),
             tokio::spawn(finish_changes(Arc::clone(&changes), Arc::clone(&roster))),
             tokio::spawn(step_aside(changes, Arc::clone(&roster))),
             tokio::spawn(turn_away(Arc::clone(&self.coalescer), roster)),
@@ -226,6 +227,12 @@ async fn propose(raft: Raft<Types, Machine>, coalescer: Arc<Coalescer>, observer
             return coalescer.abandon();
         }
     }
+}
+
+/// Says so when this node is no member any more: by its own log, or by the word of one that is.
+async fn notice_removal(board: Arc<Board>, observer: Arc<dyn Observer>) {
+    board.removed().await;
+    observer.failed(REMOVED);
 }
 
 /// Makes the state durable when the log has grown; openraft purges the log up to there.

@@ -63,7 +63,7 @@ pub use node::{Node, Status};
 pub use observer::Observer;
 pub use options::{Fresh, Options, StartError, Timing};
 pub use reads::{ReadError, ReadPoint};
-pub use roster::{Leadership, Member, Role};
+pub use roster::{Leadership, Member, REMOVED, Role};
 pub use submit::{Submission, SubmitError};
 
 #[cfg(test)]

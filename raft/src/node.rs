@@ -252,6 +252,12 @@ impl Node {
         self.spawn(async move { host.accept(peer, connection) });
     }
 
+    /// As [`Node::accept`], for a peer that was removed, as the state says: it is told so, and stops.
+    pub fn turn_away(&self, peer: u64, connection: Box<dyn Connection>) {
+        let host = Arc::clone(&self.host);
+        self.spawn(async move { host.turn_away(peer, connection) });
+    }
+
     /// Runs a future on the raft thread's runtime: a listener for other nodes, say. It must not block.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         drop(self.runtime.spawn(future));

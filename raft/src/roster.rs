@@ -13,6 +13,10 @@ use crate::link::Board;
 use crate::machine::Machine;
 use crate::types::Types;
 
+/// What a node says that was removed.
+pub const REMOVED: &str = "this node was removed from the cluster, and takes no part in it any more\n\
+    its data folder holds a sealed copy of the state: empty it; with an empty one it may join anew";
+
 /// A node that takes part.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
@@ -249,9 +253,9 @@ impl Roster {
         let metrics = metrics.borrow_watched();
         let (members, committed) = (&metrics.membership_config, &metrics.committed_membership_config);
         let book = members.nodes().map(|(id, node)| (*id, node.addr.clone())).collect();
-        board.keep(book, members.log_id().as_ref().map_or(0, |id| id.index));
         // A membership that is not committed may be taken back.
         let settled = members.log_id() == committed.log_id();
+        board.keep(book, members.log_id().as_ref().map_or(0, |id| id.index), settled);
         self.sole_voter.store(settled && members.voter_ids().eq([self.node_id]), Ordering::Release);
         let leads = metrics.current_leader == Some(self.node_id) && has_majority;
         self.leads.store(leads, Ordering::Release);

@@ -452,6 +452,9 @@ async fn members_come_and_go_while_leaders_are_lost() {
     let last = cluster.write().await;
     let term = cluster.node(cluster.leader().await).leadership().borrow().term;
     assert!(removed.read_point().await.is_err(), "nobody answers a node that was removed");
+    let failures = || cluster.running[&4].told.failures.lock().unwrap().first().cloned();
+    let said = eventually("it notices", failures).await;
+    assert!(said.contains("was removed from the cluster"), "{said}");
     drop(removed);
     cluster.kill(4);
     cluster.agree(last).await;

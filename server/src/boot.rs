@@ -15,7 +15,7 @@ use keyward_crypto::KeyFileSeal;
 use keyward_model::event::{EventKind, EventOutcome, LogPlace};
 use keyward_model::{Clock, Entropy, Id, Secret, SecretBytes, Table};
 use keyward_raft::fs::OsFs;
-use keyward_raft::{Node, StartError, Timing};
+use keyward_raft::{Node, REMOVED, StartError, Timing};
 use keyward_storage::{Store, StoreError};
 use tokio::sync::watch;
 
@@ -26,6 +26,7 @@ use crate::clock::{OsEntropy, SystemClock};
 use crate::cluster::Cluster;
 use crate::cluster::dialer::Members;
 use crate::cluster::node::ClusterError;
+use crate::cluster::rows;
 use crate::config::{Config, ConfigError, Durability, SealKind};
 use crate::files::{self, write_private};
 use crate::http::serve::{self, Serving};
@@ -191,6 +192,9 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
         store.clone(),
         Arc::new(observer),
     )?;
+    if store.reader().is_ok_and(|reader| rows::is_gone(&reader, cluster.number()).unwrap_or(false)) {
+        return Err(ClusterError::Content(REMOVED.to_owned()).into());
+    }
     replay_audit(&node, &store, &journal)?;
     outcomes.open();
     let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations, keys));

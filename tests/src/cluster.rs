@@ -239,6 +239,14 @@ impl Cluster {
         assert!(status.success(), "node {node}: {status}\n{}", server.stderr());
     }
 
+    /// Waits until a node ends by itself; gives what it wrote to standard error.
+    pub fn await_end(&mut self, node: usize) -> String {
+        let mut server = self.take(node);
+        suite::wait_for("the node ends", SETTLE_MAX, || (!server.is_alive()).then_some(()));
+        server.kill();
+        server.stderr()
+    }
+
     fn take(&mut self, node: usize) -> Server {
         self.nodes[node].paused = false;
         self.nodes[node].server.take().unwrap_or_else(|| panic!("node {node} does not run"))

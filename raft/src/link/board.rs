@@ -1,9 +1,10 @@
 //! All links of a node: those it made and those that came in, one of each lane per node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::Dialer;
@@ -19,6 +20,8 @@ pub(crate) struct Board {
     beat: Duration,
     transit: Arc<Transit>,
     state: Mutex<State>,
+    /// This node was removed.
+    removed: Notify,
 }
 
 #[derive(Default)]
@@ -29,6 +32,10 @@ struct State {
     membership_index: u64,
     /// Who was a member and is no more, as far as this node has seen.
     departed: BTreeSet<u64>,
+    /// Members by the last membership that was known to be committed.
+    settled: Option<BTreeSet<u64>>,
+    /// Who was removed for good.
+    removed: BTreeSet<u64>,
     /// What members acknowledged to this leader.
     acknowledged: BTreeMap<u64, Acknowledged>,
     made: BTreeMap<(u64, Lane), (String, Link)>,
@@ -48,7 +55,7 @@ struct Acknowledged {
 impl Board {
     /// No links yet.
     pub(crate) fn new(node_id: u64, dialer: Arc<dyn Dialer>, beat: Duration, transit: Arc<Transit>) -> Self {
-        Self { node_id, dialer, beat, transit, state: Mutex::default() }
+        Self { node_id, dialer, beat, transit, state: Mutex::default(), removed: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -77,12 +84,15 @@ impl Board {
             return Some(link.clone());
         }
         let (board, own) = (Arc::downgrade(self), self.node_id);
+        let told = Weak::clone(&board);
+        let removed = move || told.upgrade().iter().for_each(|board| board.removed.notify_one());
         let hello = move || match board.upgrade() {
             Some(board) => board.hello(node, lane),
             None => Hello { versions: (VERSION_MIN, VERSION), lane, from: own, to: node, member_since: 0 },
         };
         let dialer = Arc::clone(&self.dialer);
-        let link = Link::new(Target { dialer, address: address.clone(), hello: Box::new(hello), beat: self.beat });
+        let (hello, removed) = (Box::new(hello), Box::new(removed));
+        let link = Link::new(Target { dialer, address: address.clone(), hello, removed, beat: self.beat });
         if let Some((_, before)) = state.made.insert((node, lane), (address, link.clone())) {
             before.close();
         }
@@ -102,12 +112,32 @@ impl Board {
         let state = self.state();
         let is_member =
             state.book.is_empty() || state.book.contains_key(&node) || member_since > state.membership_index;
-        is_member && !state.departed.contains(&node)
+        is_member && !state.departed.contains(&node) && !state.removed.contains(&node)
     }
 
     /// Snapshots that are on their way.
     pub(crate) fn transit(&self) -> &Transit {
         &self.transit
+    }
+
+    /// Whether `node` was removed for good.
+    pub(crate) fn was_removed(&self, node: u64) -> bool {
+        self.state().removed.contains(&node)
+    }
+
+    /// Notes that the state says that `node` was removed. False as long as a membership may still need it.
+    pub(crate) fn mark_removed(&self, node: u64) -> bool {
+        let mut state = self.state();
+        let is_gone = state.settled.as_ref().is_some_and(|members| !members.contains(&node));
+        if is_gone {
+            state.removed.insert(node);
+        }
+        is_gone
+    }
+
+    /// Returns when this node was removed.
+    pub(crate) async fn removed(&self) {
+        self.removed.notified().await;
     }
 
     /// Notes that `node` has the log up to `upto`, by its word to the leader of `vote`.
@@ -158,9 +188,18 @@ impl Board {
         links.any(|(_, task)| !task.is_finished())
     }
 
-    /// Notes who the members are, and ends the links of those who were and are no more.
-    pub(crate) fn keep(&self, book: BTreeMap<u64, String>, membership_index: u64) {
+    /// Notes who the members are, and ends the links of those who were and are no more. What is not `settled`, committed,
+    /// may be taken back.
+    pub(crate) fn keep(&self, book: BTreeMap<u64, String>, membership_index: u64, settled: bool) {
         let mut state = self.state();
+        if settled {
+            let members: BTreeSet<u64> = book.keys().copied().collect();
+            let before = state.settled.replace(members).unwrap_or_default();
+            state.removed.extend(before.into_iter().filter(|node| !book.contains_key(node)));
+            if state.removed.contains(&self.node_id) {
+                self.removed.notify_one();
+            }
+        }
         let gone: Vec<u64> = state.book.keys().filter(|node| !book.contains_key(node)).copied().collect();
         for node in gone {
             state.close(node);

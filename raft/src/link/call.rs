@@ -72,9 +72,16 @@ pub(crate) struct Target {
     pub(crate) address: String,
     /// The greeting; asked for anew at each connection.
     pub(crate) hello: Box<dyn Fn() -> Hello + Send + Sync>,
+    /// Called when the node says that this one was removed.
+    pub(crate) removed: Box<dyn Fn() + Send + Sync>,
     /// Between two heartbeats.
     pub(crate) beat: Duration,
 }
+
+/// The other node says that this one was removed.
+#[derive(Debug, thiserror::Error)]
+#[error("it says that this node was removed")]
+struct Removed;
 
 struct Call {
     kind: Kind,
@@ -148,6 +155,7 @@ pub(crate) async fn connect(dialer: &dyn Dialer, address: &str, hello: Hello) ->
             Some(Welcome::Yes(_) | Welcome::OtherVersion) => refused("it speaks another version of keyward"),
             Some(Welcome::OtherNode) => refused("another node answers at this address"),
             Some(Welcome::NotMember) => refused("it does not know this node as a member"),
+            Some(Welcome::Removed) => Err(io::Error::new(io::ErrorKind::PermissionDenied, Removed)),
             None => refused("it did not answer the greeting"),
         }
     };
@@ -173,6 +181,9 @@ impl Caller {
             match self.connect(&mut waiting).await {
                 Ok(wire) => self.exchange(wire, waiting).await,
                 Err(error) => {
+                    if error.get_ref().is_some_and(|error| error.is::<Removed>()) {
+                        (self.target.removed)();
+                    }
                     let error = CallError::Unreachable(error.to_string());
                     waiting.into_iter().for_each(|call| call.fail(&error));
                     self.rest();
@@ -332,7 +343,13 @@ mod tests {
         let dialer = Arc::new(Once(Mutex::new(Some(near))));
         let hello = || Hello { versions: (VERSION_MIN, VERSION), lane: Lane::Log, from: 1, to: 2, member_since: 0 };
         let beat = Duration::from_millis(20);
-        let link = Link::new(Target { dialer, address: String::new(), hello: Box::new(hello), beat });
+        let link = Link::new(Target {
+            dialer,
+            address: String::new(),
+            hello: Box::new(hello),
+            removed: Box::new(|| {}),
+            beat,
+        });
         (link, far)
     }
 

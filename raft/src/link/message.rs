@@ -55,6 +55,8 @@ pub(crate) enum Welcome {
     OtherNode,
     /// The caller is not a member.
     NotMember,
+    /// The caller was a member, and never will be again.
+    Removed,
 }
 
 /// What an append led to.
@@ -133,6 +135,7 @@ impl Welcome {
             Self::OtherVersion => (1, VERSION),
             Self::OtherNode => (2, VERSION),
             Self::NotMember => (3, VERSION),
+            Self::Removed => (4, VERSION),
         };
         let [low, high] = version.to_le_bytes();
         vec![word, low, high]
@@ -146,6 +149,7 @@ impl Welcome {
             1 => Some(Self::OtherVersion),
             2 => Some(Self::OtherNode),
             3 => Some(Self::NotMember),
+            4 => Some(Self::Removed),
             _ => None,
         }
     }

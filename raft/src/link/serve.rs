@@ -55,6 +55,13 @@ impl Host {
         drop(tokio::spawn(async move { host.serve(peer, Wire::new(connection)).await }));
     }
 
+    /// Tells `peer`, which the state says was removed, that it was, if no membership needs it any more.
+    pub(crate) fn turn_away(self: &Arc<Self>, peer: u64, connection: Box<dyn Connection>) {
+        if self.board.mark_removed(peer) {
+            self.accept(peer, connection);
+        }
+    }
+
     async fn serve(self: Arc<Self>, peer: u64, mut wire: Wire) -> io::Result<()> {
         let late = || io::Error::from(io::ErrorKind::TimedOut);
         let greeting = timeout(GREETING_MAX, wire.next()).await.map_err(|_| late())??;
@@ -90,6 +97,8 @@ impl Host {
             Welcome::OtherVersion
         } else if hello.to != self.roster.node_id() || hello.from != peer {
             Welcome::OtherNode
+        } else if self.board.was_removed(peer) {
+            Welcome::Removed
         } else if !self.board.admits(peer, hello.member_since) {
             Welcome::NotMember
         } else {

@@ -238,10 +238,11 @@ async fn lead_in(
             let peer = peer.ok_or_else(stranger)?;
             // Its certificate may outlive its membership by a day.
             let is_gone = store.reader().is_ok_and(|reader| rows::is_gone(&reader, peer).unwrap_or(true));
-            if is_gone {
-                return Err(stranger());
-            }
             if let Some(barrier) = barrier.upgrade() {
+                if is_gone {
+                    barrier.node().turn_away(peer, Box::new(stream));
+                    return Err(stranger());
+                }
                 barrier.node().accept(peer, Box::new(stream)); // a member: from here on Raft bounds it
             }
             return Ok(());

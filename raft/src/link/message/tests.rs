@@ -109,7 +109,7 @@ fn everything_else_reads_back() {
         let hello = Hello { versions: (1, 2), lane, from: 3, to: 4, member_since: 5 };
         assert_eq!(Hello::decode(&hello.encode()), Some(hello));
     }
-    for welcome in [Welcome::Yes(1), Welcome::OtherVersion, Welcome::OtherNode, Welcome::NotMember] {
+    for welcome in [Welcome::Yes(1), Welcome::OtherVersion, Welcome::OtherNode, Welcome::NotMember, Welcome::Removed] {
         assert_eq!(Welcome::decode(&welcome.encode()), Some(welcome));
     }
     let chunk = encode_chunk(9, b"part");
