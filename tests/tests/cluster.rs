@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stderr, reason = "a test says what it measured")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keyward_tests::cluster::Cluster;
@@ -154,6 +155,42 @@ fn while_cut_off(cluster: &Cluster, old: usize, load: &Load, watch: &Watch, quie
     eprintln!("cluster: {answered} of {} questions were answered by the leader that was cut off", probes.len());
     probes.push(second);
     probes
+}
+
+#[test]
+fn a_busy_machine_topples_no_leader() {
+    let lasting = Duration::from_secs(if suite::long() { 120 } else { 10 });
+    let cluster = Cluster::start(3);
+    let mut chance = Chance::announced("cluster, busy");
+    let load = Load::new("busy", &mut chance);
+    let targets = Targets::new(&cluster, &ALL);
+    let (mut run, ()) = load::run(&targets, &load, |watch| {
+        watch.progress(ENOUGH);
+        let leader = leader(&cluster);
+        let (over, ballast) = (AtomicBool::new(false), cluster.folder().join("ballast"));
+        std::thread::scope(|scope| {
+            // More than the processors can do, and a disk that has something else to do all the time.
+            for _ in 0..2 * std::thread::available_parallelism().map_or(2, usize::from) {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        std::hint::spin_loop()
+                    }
+                });
+            }
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    std::fs::write(&ballast, vec![1; 32 << 20]).unwrap();
+                    std::fs::File::open(&ballast).unwrap().sync_all().unwrap();
+                }
+            });
+            suite::rest(lasting);
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(cluster.await_leader(&ALL).0, leader, "a leader that is slow is none that is gone");
+        watch.progress(ENOUGH);
+    });
+    eprintln!("cluster: on a busy machine {} of {} operations had no answer", run.troubled(), run.history.len());
+    finish(&cluster, &mut run, "busy");
 }
 
 #[test]
