@@ -1,9 +1,9 @@
 //! The node port: whoever comes is let in to one lane, or closed.
 //!
-//! It is served on the raft thread's runtime, so that no load of requests can delay a heartbeat. That thread reads as far
-//! as the lane: consensus stays with it, everything else goes on to a worker of the API, where the handshake is made and
-//! the rest is read. What is not TLS, wants no lane that there is, or shows no certificate where one is due, is counted
-//! and closed.
+//! It has a thread of its own: neither a load of requests nor strangers at the door can delay a heartbeat. That thread reads
+//! as far as the lane. For consensus it makes the handshake, too, and hands whoever is a member to the raft thread;
+//! everything else goes on to a worker of the API, where the handshake is made and the rest is read. What is not TLS, wants
+//! no lane that there is, or shows no certificate where one is due, is counted and closed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,10 +14,13 @@ use std::time::Duration;
 
 use keyward_storage::Store;
 use rustls::server::{Accepted, Acceptor};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::{StartHandshake, TlsStream};
 
+use super::movable::Movable;
 use super::node::Cluster;
 use super::rows;
 use super::tls::{Lane, Trust};
@@ -162,11 +165,11 @@ fn stranger() -> io::Error {
 }
 
 /// The rest of a handshake whose beginning named `lane`, and who the peer is.
-async fn shake(
-    handshake: StartHandshake<TcpStream>,
+async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+    handshake: StartHandshake<S>,
     trust: &Trust,
     lane: Lane,
-) -> io::Result<(TlsStream<TcpStream>, Option<u64>)> {
+) -> io::Result<(TlsStream<S>, Option<u64>)> {
     let handshake = handshake.into_stream(Arc::clone(trust.server()));
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let connection = stream.get_ref().1;
@@ -180,12 +183,36 @@ async fn shake(
     Ok((stream, peer))
 }
 
-/// Accepts until the runtime ends.
-pub async fn run(cluster: Arc<Cluster>, barrier: Weak<Barrier>, store: Store, listener: std::net::TcpListener) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(error = %error, "the node port cannot be served"),
+/// Serves the port on a thread of its own, until the other side of `ends` is gone.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn start(
+    cluster: Arc<Cluster>,
+    barrier: Weak<Barrier>,
+    store: Store,
+    listener: std::net::TcpListener,
+    ends: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let serving = async move {
+        tokio::select! {
+            served = run(cluster, barrier, store, listener) => {
+                drop(served.inspect_err(|error| tracing::error!(error = %error, "the node port cannot be served")));
+            }
+            _ = ends => {}
+        }
     };
+    std::thread::Builder::new().name("node-port".to_owned()).spawn(move || runtime.block_on(serving)).map(drop)
+}
+
+async fn run(
+    cluster: Arc<Cluster>,
+    barrier: Weak<Barrier>,
+    store: Store,
+    listener: std::net::TcpListener,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
     let (seats, joining, strangers) = (Seats::default(), Seats::default(), Strangers::default());
     loop {
         let (stream, source) = match listener.accept().await {
@@ -227,15 +254,16 @@ async fn lead_in(
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let trust = cluster.trust().ok_or_else(|| io::Error::other("this node is not one of several"))?;
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), Movable::new(stream));
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, hello).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let wanted = handshake.client_hello().alpn().and_then(|mut names| names.find_map(Lane::of));
     let lane = wanted.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no lane was asked for"))?;
     let mut seats = vec![seat];
     match lane {
         Lane::Raft => {
-            let (stream, peer) = shake(handshake, &trust, lane).await?;
+            let (mut stream, peer) = shake(handshake, &trust, lane).await?;
             let peer = peer.ok_or_else(stranger)?;
+            stream.get_mut().0.leave();
             // Its certificate may outlive its membership by a day.
             let is_gone = store.reader().is_ok_and(|reader| rows::is_gone(&reader, peer).unwrap_or(true));
             if let Some(barrier) = barrier.upgrade() {

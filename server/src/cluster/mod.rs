@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`rows`] (what the cluster knows of itself), [`authority`] and [`certificate`] (what makes a member),
 //! [`names`] and [`tls`] (how members know each other), [`token`], [`wire`] and [`join`] (how a node becomes one),
-//! [`renewal`] (certificates after the first), [`node`] (this one), [`listener`] and [`dialer`] (its port, and theirs).
+//! [`renewal`] (certificates after the first), [`node`] (this one), [`listener`] with `movable`, and [`dialer`] (its port, and
+//! theirs).
 
 pub mod rows;
 
@@ -23,6 +24,8 @@ pub mod join;
 pub mod renewal;
 
 pub mod node;
+
+mod movable;
 
 pub mod listener;
 

@@ -15,7 +15,7 @@ use keyward_storage::Store;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::authority::Subject;
 use super::certificate::{self, CertificateError, Held};
@@ -216,7 +216,13 @@ impl Cluster {
         }
         let listener = bind(self.wanted)?;
         let address = listener.local_addr()?;
-        barrier.node().spawn(listener::run(Arc::clone(self), Arc::downgrade(barrier), store.clone(), listener));
+        let (open, ends) = oneshot::channel();
+        listener::start(Arc::clone(self), Arc::downgrade(barrier), store.clone(), listener, ends)?;
+        // The port is open for as long as the node lives: what its runtime was given goes with it.
+        barrier.node().spawn(async move {
+            let _open: oneshot::Sender<()> = open;
+            std::future::pending().await
+        });
         tracing::info!(address = %address, "the node port is open");
         *bound = Some(address);
         Ok(address)
