@@ -158,6 +158,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let store = Store::open(&config.data.join("state"), &store_options)?;
     let sessions = Arc::new(Sessions::default());
     let (generations, keys) = (Arc::new(Generations::default()), Arc::new(KeySlot::default()));
+    generations.set_repeats(store.reader()?.count(Table::Repeats)?);
     let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
     let failure = Arc::new(Failure::default());
     let fail = Arc::clone(&failure);

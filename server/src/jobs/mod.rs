@@ -1,5 +1,5 @@
 //! What the server does by itself: ending tokens whose time is up, wrapping data keys anew after a rotation, closing
-//! mounts that were closed and are not done, the audit stream's open checkpoint, renewing the certificate of the local CA.
+//! mounts that were closed and are not done, forgetting the ids of old writes, the audit stream's open checkpoint, renewing the certificate of the local CA.
 
 pub mod reaper;
 
@@ -8,6 +8,8 @@ pub mod rewrap;
 pub mod closing;
 
 pub mod members;
+
+pub mod repeats;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -61,6 +63,7 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
             ("reaper", reap(&worker).await),
             ("rewrap", rewrap_some(&worker, rewrap).await),
             ("closing", closing.turn(&worker).await),
+            ("repeats", repeats::forget(&worker).await.map(drop)),
         ] {
             if let Err(refusal) = done {
                 tracing::warn!(job, ?refusal, "a job is put off to its next turn");
