@@ -59,7 +59,7 @@ pub struct App {
     pub tls: Option<Acceptor>,
     journal: Arc<Journal>,
     outcomes: Arc<Outcomes>,
-    failure: Arc<Failure>,
+    pub(crate) failure: Arc<Failure>,
     tables: ArcSwapOption<Tables>,
     loading: Mutex<()>,
 }

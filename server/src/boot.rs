@@ -25,6 +25,7 @@ use crate::barrier::{Barrier, Columns, Draft, Generations};
 use crate::clock::{OsEntropy, SystemClock};
 use crate::cluster::Cluster;
 use crate::cluster::dialer::Members;
+use crate::cluster::heads;
 use crate::cluster::node::ClusterError;
 use crate::config::{Config, ConfigError, Durability, SealKind};
 use crate::files::{self, write_private};
@@ -73,6 +74,9 @@ pub enum BootError {
     /// The state database.
     #[error(transparent)]
     Storage(#[from] StoreError),
+    /// The audit stream is not what the cluster remembers of it.
+    #[error("{0}")]
+    AuditCut(String),
     /// The Raft log.
     #[error(transparent)]
     Raft(#[from] StartError),
@@ -192,6 +196,8 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
         store.clone(),
         Arc::new(observer),
     )?;
+    // Before anything is added: the log would make good for some of what is missing.
+    heads::check_own(&journal, &store.reader()?).map_err(BootError::AuditCut)?;
     replay_audit(&node, &store, &journal)?;
     outcomes.open();
     let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations, keys));
@@ -264,13 +270,23 @@ impl Running {
             drop(worker.join());
         }
         let well = !self.failure.happened();
+        if well {
+            let given = on_this_thread(&self.app, async |worker| {
+                heads::last(&worker).await;
+                Ok(())
+            });
+            if let Err(error) = given {
+                tracing::warn!(error = %error, "the last head of the audit stream was not given away");
+            }
+        }
         self.app.seal();
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let stopped = runtime.and_then(|runtime| runtime.block_on(self.app.barrier.node().shutdown()));
         if let Err(error) = stopped {
             tracing::error!(error = %error, "the node did not stop cleanly; it recovers at the next start");
         }
-        if let Err(error) = self.app.journal().sync() {
+        let journal = self.app.journal();
+        if let Err(error) = journal.last_checkpoint(self.app.barrier.now()).and_then(|()| journal.sync()) {
             tracing::error!(error = %error, "the audit journal was not flushed");
         }
         well

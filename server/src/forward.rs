@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, Response, Uri, header};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use keyward_model::Id;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::app::Worker;
 use crate::cluster::dialer::dial;
+use crate::cluster::heads::{self, NotTaken};
 use crate::cluster::rows;
 use crate::cluster::tls::Lane;
 use crate::http::answer::{Answer, Body};
@@ -49,6 +51,16 @@ pub(crate) const NOT_LEADER: u16 = 421;
 pub(crate) const OUTCOME_UNKNOWN: u16 = 425;
 /// How long a request whose outcome is not known is begun again, in all.
 const AGAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Where a node gives the head of its audit stream, and how that is answered.
+const HEAD_URI: &str = "https://leader/node/audit-head";
+pub(crate) const HEAD_PATH: &str = "/node/audit-head";
+const HEAD_FOREIGN: u16 = 403;
+const HEAD_CONTRADICTS: u16 = 409;
+/// Bytes of one.
+const HEAD_BYTES_MAX: usize = 4096;
+/// Time for its way to the leader and back.
+const HEAD_WAIT: Duration = Duration::from_secs(5);
 
 /// The caller's address, as the node that was asked saw it.
 pub(crate) const CLIENT: HeaderName = HeaderName::from_static("x-keyward-client");
@@ -159,6 +171,24 @@ pub(crate) async fn settle_passed_on(worker: &Rc<Worker>, peer: u64, request: &R
     }
 }
 
+/// Takes the head of the audit stream of the node `peer`; gives the status.
+pub(crate) async fn take_head(worker: &Worker, peer: u64, body: Incoming) -> u16 {
+    let node = worker.app.barrier.node();
+    let Ok(text) = Limited::new(body, HEAD_BYTES_MAX).collect().await else { return HEAD_FOREIGN };
+    if !node.leads() || worker.app.barrier.is_sealed() {
+        return NOT_LEADER;
+    }
+    match heads::take(worker, peer, &text.to_bytes()).await {
+        Ok(()) => 204,
+        Err(NotTaken::Refused(_)) => NOT_LEADER,
+        Err(refused) => {
+            let peer = format!("{peer:016x}");
+            tracing::error!(peer, ?refused, "the head of a node's audit stream is not taken: compare its files");
+            if refused == NotTaken::Contradicts { HEAD_CONTRADICTS } else { HEAD_FOREIGN }
+        }
+    }
+}
+
 async fn try_settle_passed_on(worker: &Rc<Worker>, peer: u64, request: &Rc<Request>) -> Result<Answer, Elsewhere> {
     let node = worker.app.barrier.node();
     if !node.leads() || worker.app.barrier.is_sealed() || !matches!(reach(worker, request).await, Ok(Some(_))) {
@@ -227,6 +257,22 @@ impl Forwarder {
             worker.app.traffic.link_failures.note();
         }
         sent?.ok_or(Elsewhere::NotLeader)
+    }
+
+    /// Gives the leader the head of this node's audit stream.
+    pub(crate) async fn give_head(&self, worker: &Worker, leader: u64, text: &str) -> Result<(), NotTaken> {
+        let unreached = || NotTaken::Refused(Refusal::NotLeader);
+        let mut sender = self.link_to(worker, leader).await.ok_or_else(unreached)?;
+        let mut request = HttpRequest::new(Full::new(Bytes::copy_from_slice(text.as_bytes())));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_static(HEAD_URI);
+        let response = timeout(HEAD_WAIT, sender.send_request(request)).await.ok().and_then(Result::ok);
+        match response.ok_or_else(unreached)?.status().as_u16() {
+            204 => Ok(()),
+            HEAD_FOREIGN => Err(NotTaken::Foreign),
+            HEAD_CONTRADICTS => Err(NotTaken::Contradicts),
+            _ => Err(unreached()),
+        }
     }
 
     fn open_link(&self, leader: u64) -> Option<SendRequest<Full<Bytes>>> {

@@ -239,6 +239,14 @@ impl Cluster {
         assert!(status.success(), "node {node}: {status}\n{}", server.stderr());
     }
 
+    /// Waits until a node has ended by itself, and gives what it said.
+    pub fn ended(&mut self, node: usize) -> String {
+        self.wait("the node ends", || (self.server(node).state() == 'Z').then_some(()));
+        let mut server = self.take(node);
+        server.kill();
+        server.stderr()
+    }
+
     fn take(&mut self, node: usize) -> Server {
         self.nodes[node].paused = false;
         self.nodes[node].server.take().unwrap_or_else(|| panic!("node {node} does not run"))

@@ -76,7 +76,8 @@ fn no_version_is_missing_and_none_is_twice_there_when_leaders_die() {
                         match write(&mut client, &format!("secret/data/w{writer}"), &id, &body) {
                             Ok((200, answer)) => break answer["data"]["version"].clone(),
                             Ok((503, answer)) => {
-                                unknown.fetch_add(u64::from(answer.to_string().contains("not known")), Ordering::Relaxed);
+                                unknown
+                                    .fetch_add(u64::from(answer.to_string().contains("not known")), Ordering::Relaxed);
                             }
                             Ok(other) => panic!("{other:?}"),
                             // Its node was killed, maybe with the write in its hands.

@@ -179,6 +179,10 @@ async fn passed_on(worker: Rc<Worker>, connection: ForwardedConnection, watcher:
 
 /// One request that another node passed on. It saw to the limits; who calls stands in its own fields.
 async fn handle_passed_on(worker: &Rc<Worker>, peer: u64, mut request: HttpRequest<Incoming>) -> Response<Body> {
+    if request.uri().path() == forward::HEAD_PATH {
+        let status = forward::take_head(worker, peer, request.into_body()).await;
+        return Answer::empty(status).into_response(Id::ZERO, false);
+    }
     let head = request.method() == Method::HEAD;
     let Some((source, id)) = forward::origin(request.headers_mut()) else {
         tracing::warn!(peer, "a request was passed on, and not as members do it");

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::Worker;
+use crate::cluster::heads;
 use crate::http::tls::Acceptor;
 use crate::refusal::Refusal;
 
@@ -43,6 +44,7 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
         if let Err(error) = worker.app.journal().checkpoint(worker.app.barrier.now()) {
             tracing::warn!(error = %error, "the audit checkpoint is late");
         }
+        heads::turn(&worker, &mut progress.heads).await;
         let now_s = worker.app.barrier.now().seconds();
         if let Some(tls) = tls.as_ref().filter(|_| now_s - certificate_seen_s >= CERTIFICATE_EVERY_S) {
             certificate_seen_s = now_s;
@@ -58,7 +60,7 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
         if worker.app.barrier.is_sealed() || !worker.app.barrier.node().leads() {
             continue;
         }
-        let Progress { rewrap, closing } = &mut progress;
+        let Progress { rewrap, closing, .. } = &mut progress;
         for (job, done) in [
             ("reaper", reap(&worker).await),
             ("rewrap", rewrap_some(&worker, rewrap).await),
@@ -77,6 +79,7 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
 struct Progress {
     rewrap: rewrap::Progress,
     closing: closing::Progress,
+    heads: heads::Progress,
 }
 
 async fn reap(worker: &Worker) -> Result<(), Refusal> {
