@@ -182,7 +182,7 @@ async fn steps(
 ) -> Result<Option<Answer>, Refusal> {
     let params = request.parameters()?;
     let params = &params;
-    let door = api::door(request);
+    let door = api::door(request, &worker.app.config.listen);
     let caller = authenticate(worker, request, door, facts)?;
     if caller.counts && footing == Footing::Connection {
         return Ok(None); // to take a use is a change

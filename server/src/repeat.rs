@@ -77,9 +77,9 @@ impl CallersId {
 }
 
 impl Mark {
-    /// The mark of `request` if it has an id; `caller` is the row key of its token.
+    /// The mark of `request` if it has an id and may change something; `caller` is the row key of its token.
     pub fn of(request: &Request, caller: &[u8; 32], keyring: &Keyring) -> Option<Self> {
-        let CallersId(id) = request.callers_id.as_ref()?;
+        let CallersId(id) = request.callers_id.as_ref().filter(|_| request.may_change())?;
         let key = keyring.token_hash(&[b"repeat\0", &caller[..], id.as_bytes()].concat());
         let mut digest = Sha256::new();
         let face = if request.face == Face::Native { "native" } else { "compatible" };

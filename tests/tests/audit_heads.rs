@@ -1,6 +1,8 @@
 //! The audit of a whole cluster: its nodes remember where each of their streams stands, so that an edit, a cut end and a
 //! second history of any of them is found, in which file and from which record on.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

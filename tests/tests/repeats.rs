@@ -1,7 +1,5 @@
 //! A write that comes again with its caller's id takes effect once, whichever node leads by then.
 
-#![expect(clippy::print_stderr, reason = "a test says what it measured")]
-
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

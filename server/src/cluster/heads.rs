@@ -176,17 +176,16 @@ pub async fn last(worker: &Worker) {
 /// Signs the head and has the leader keep it; `None` if there is no record yet or nobody leads.
 async fn give(worker: &Worker) -> Result<Option<u64>, NotTaken> {
     let (app, node) = (&worker.app, worker.app.barrier.node());
+    let seen = *node.leadership().borrow();
+    let here = seen.leads || node.is_alone();
+    if (here && app.barrier.is_sealed()) || (!here && seen.leader.is_none()) {
+        return Ok(None);
+    }
     let unreadable = |error: JournalError| Refusal::internal(error.to_string());
     let Some(head) = app.journal().signed_head().map_err(unreadable)? else { return Ok(None) };
-    let seen = *node.leadership().borrow();
-    if seen.leads || node.is_alone() {
-        if app.barrier.is_sealed() {
-            return Ok(None);
-        }
-        keep(worker, app.cluster.node(), &head).await?;
-    } else {
-        let Some(leader) = seen.leader else { return Ok(None) };
-        worker.forwarder.give_head(worker, leader, &head.text).await?;
+    match seen.leader.filter(|_| !here) {
+        Some(leader) => worker.forwarder.give_head(worker, leader, &head.text).await?,
+        None => keep(worker, app.cluster.node(), &head).await?,
     }
     Ok(Some(head.seq))
 }
