@@ -78,6 +78,15 @@ CREATE TABLE policies(
   body BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE repeats(
+  key  BLOB NOT NULL PRIMARY KEY,
+  rev  INTEGER NOT NULL CHECK (rev > 0),
+  grp  BLOB NOT NULL,
+  due  INTEGER,
+  head INTEGER,
+  body BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE secret_ids(
   key  BLOB NOT NULL PRIMARY KEY,
   rev  INTEGER NOT NULL CHECK (rev > 0),
@@ -119,6 +128,8 @@ CREATE TABLE wrapped(
   head INTEGER,
   body BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX repeats_due ON repeats(due) WHERE due IS NOT NULL;
 
 CREATE INDEX tokens_due ON tokens(due) WHERE due IS NOT NULL;
 

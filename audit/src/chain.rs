@@ -74,11 +74,8 @@ impl Chain {
         self.tree.count() > 0 && now >= self.uncovered_since.plus_seconds(CHECKPOINT_SECONDS)
     }
 
-    /// Writes a checkpoint to `out`; without an event to cover there is nothing to say, and nothing is written.
-    pub(crate) fn checkpoint(&mut self, signer: &Signer, out: &mut Vec<u8>) {
-        if self.tree.count() == 0 {
-            return;
-        }
+    /// What the node says about the stream as it stands, signed.
+    pub(crate) fn signed(&self, signer: &Signer) -> Vec<u8> {
         let says = Checkpoint {
             stream: &signer.stream,
             seq: self.seq,
@@ -88,13 +85,22 @@ impl Chain {
             merkle_root: self.tree.root(),
             prev_checkpoint: self.prev_checkpoint,
         };
+        says.sign(&signer.key, self.latest)
+    }
+
+    /// Writes a checkpoint to `out`; without an event to cover there is nothing to say, and nothing is written.
+    pub(crate) fn checkpoint(&mut self, signer: &Signer, out: &mut Vec<u8>) {
+        if self.tree.count() == 0 {
+            return;
+        }
+        let signed = self.signed(signer);
         // The head is a hash, unique and at hand: the id needs no randomness of its own.
         let mut random = [0; 10];
         random.copy_from_slice(&self.hash[..10]);
         let id = Ulid::from_parts(self.latest, random);
         let event = Event::new(id, self.latest, EventKind::AuditCheckpoint, EventOutcome::Success);
         let mut pieces = Pieces::default();
-        pieces.push(&event, Some(&signer.node), Some(&says.sign(&signer.key, self.latest)));
+        pieces.push(&event, Some(&signer.node), Some(&signed));
         let hash = self.link(&signer.stream, &pieces, 0, out);
         self.covered(hash);
     }

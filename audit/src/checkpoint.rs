@@ -149,6 +149,47 @@ impl<'a> Signed<'a> {
     }
 }
 
+/// Where a stream stood, as its node signed it: a checkpoint that others keep, so that an end that is cut off is missed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SignedHead {
+    /// The stream.
+    pub stream: String,
+    /// `seq` of its last record then.
+    pub seq: u64,
+    /// Hash of that record.
+    pub hash: [u8; 32],
+    /// The public key that signed it.
+    pub key: [u8; 32],
+    /// The checkpoint as it was signed: canonical JSON in one line.
+    pub text: String,
+}
+
+/// Why a text is not a signed head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HeadError {
+    /// It is not a checkpoint as a node writes it.
+    #[error("this is not a checkpoint of an audit stream")]
+    NotOne,
+    /// It is not what the key in it signed.
+    #[error("the signature of the checkpoint is false")]
+    BadSignature,
+}
+
+impl SignedHead {
+    /// Reads a checkpoint and checks its signature against the key that it names. Whose key that is, is another question.
+    ///
+    /// # Errors
+    /// [`HeadError`].
+    pub fn read(text: &str) -> Result<Self, HeadError> {
+        let signed = Signed::parse(text.as_bytes()).map_err(|NonCanonical| HeadError::NotOne)?;
+        if !signed.is_signed() {
+            return Err(HeadError::BadSignature);
+        }
+        let Checkpoint { stream, seq, hash, .. } = signed.says;
+        Ok(Self { stream: stream.to_owned(), seq, hash, key: signed.key, text: text.to_owned() })
+    }
+}
+
 /// The Merkle tree hash of RFC 6962 §2.1, built leaf by leaf in constant space.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Merkle {

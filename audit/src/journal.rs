@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use keyward_model::{Id, Timestamp};
 
 use crate::chain::{CHECKPOINT_BYTES_MAX, Chain, LINK_BYTES_MAX, Signer};
-use crate::checkpoint::{AuditKey, CHECKPOINT_EVENTS};
+use crate::checkpoint::{AuditKey, CHECKPOINT_EVENTS, SignedHead};
 use crate::record::Batch;
 pub use recover::Cut;
 
@@ -232,9 +232,21 @@ impl Journal {
     /// # Errors
     /// As [`Journal::append`].
     pub fn checkpoint(&self, now: Timestamp) -> Result<(), JournalError> {
+        self.checkpoint_if(now, |chain| chain.checkpoint_due(now))
+    }
+
+    /// Writes a checkpoint over what none covers yet: the last one before a stop.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub fn last_checkpoint(&self, now: Timestamp) -> Result<(), JournalError> {
+        self.checkpoint_if(now, |chain| chain.tree.count() > 0)
+    }
+
+    fn checkpoint_if(&self, now: Timestamp, wanted: impl Fn(&Chain) -> bool) -> Result<(), JournalError> {
         let mut state = self.shared.room(0, 0)?;
         let mut chain = state.chain;
-        if !chain.checkpoint_due(now) {
+        if !wanted(&chain) {
             return Ok(());
         }
         chain.latest = chain.latest.max(now);
@@ -265,6 +277,31 @@ impl Journal {
     pub fn head(&self) -> (u64, [u8; 32]) {
         let chain = self.shared.lock().chain;
         (chain.seq, chain.hash)
+    }
+
+    /// Where the stream stands, made durable, and signed for others to keep; `None` before the first record.
+    ///
+    /// # Errors
+    /// [`JournalError::Fatal`].
+    pub fn signed_head(&self) -> Result<Option<SignedHead>, JournalError> {
+        let chain = self.shared.lock().chain;
+        if chain.seq == 0 {
+            return Ok(None);
+        }
+        self.sync()?; // what others remember must not be lost here
+        let signer = &self.shared.signer;
+        let text = String::from_utf8_lossy(&chain.signed(signer)).into_owned();
+        let (stream, key) = (signer.stream.clone(), signer.key.public());
+        Ok(Some(SignedHead { stream, seq: chain.seq, hash: chain.hash, key, text }))
+    }
+
+    /// The hash of record `seq`, as its segment has it; `None` if there is no such record, or its segment was moved away.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn hash_of(&self, seq: u64) -> Result<Option<[u8; 32]>, JournalError> {
+        let dir = &self.shared.dir;
+        recover::hash_of(dir, self.stream(), seq).map_err(|source| io_error(dir, source))
     }
 
     /// What was cut off when the journal was opened.

@@ -18,7 +18,7 @@ mod reader;
 
 pub mod verify;
 
-pub use checkpoint::AuditKey;
+pub use checkpoint::{AuditKey, HeadError, SignedHead};
 pub use journal::{Cut, Durability, Journal, JournalError, Options};
 pub use record::{Batch, IntentError, intent};
 pub use verify::{Expected, Report, verify};

@@ -4,14 +4,18 @@
 //! that every checkpoint fits the events before it and is signed. What it cannot know from the files alone is how far the
 //! stream should reach: give the [`Head`]s that others remember, and a cut tail is found too.
 
+mod fork;
+
 mod stream;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::checkpoint::SignedHead;
 use crate::line;
 use crate::reader::{Reader, Token};
 use stream::StreamCheck;
@@ -40,6 +44,14 @@ pub struct Head {
     pub seq: u64,
     /// The record's hash.
     pub hash: [u8; 32],
+    /// The public key of the stream, where whoever remembers the record knows it.
+    pub key: Option<[u8; 32]>,
+}
+
+impl From<SignedHead> for Head {
+    fn from(SignedHead { stream, seq, hash, key, .. }: SignedHead) -> Self {
+        Self { stream, seq, hash, key: Some(key) }
+    }
 }
 
 /// What was found.
@@ -54,8 +66,10 @@ pub struct Report {
 /// What was found in one stream.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct StreamReport {
-    /// Its name.
+    /// Its name: the node, and its incarnation.
     pub stream: String,
+    /// The folder that its files are in; where there are several with files of one stream, each has a report.
+    pub folder: PathBuf,
     /// `seq` of the first record; 0 if there is none.
     pub first: u64,
     /// `seq` of the last record.
@@ -84,6 +98,9 @@ pub struct Finding {
     pub seq: u64,
     /// What.
     pub kind: FindingKind,
+    /// In which file; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
 }
 
 /// What can be wrong with a stream.
@@ -112,47 +129,76 @@ pub enum FindingKind {
     NonCanonical,
 }
 
-/// Verifies a segment file, or all segments (`*.jsonl`) in a folder.
+/// Verifies segment files, and all segments (`*.jsonl`) of folders: those of one node, or of all nodes of a cluster.
 ///
 /// In a folder a stream must begin with its first record. A single file may begin anywhere: what came before it is taken
-/// as given. Runs in bounded memory.
+/// as given. Files of one stream in several folders must not contradict each other. Runs in bounded memory.
 ///
 /// # Errors
 /// If a file cannot be read.
-pub fn verify(path: &Path, expected: &Expected) -> io::Result<Report> {
-    let whole = path.is_dir();
-    let mut files = Vec::new();
-    if whole {
-        for entry in fs::read_dir(path)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "jsonl") {
-                files.push(beginning(path)?);
-            }
-        }
-        files.sort();
-    } else {
-        files.push(beginning(path.to_path_buf())?);
-    }
+pub fn verify(paths: &[PathBuf], expected: &Expected) -> io::Result<Report> {
     let wanted = |stream: &str| expected.stream.as_deref().is_none_or(|wanted| wanted == stream);
-    files.retain(|file| wanted(&file.stream));
+    let mut trails = trails(paths)?;
+    trails.retain(|trail| wanted(&trail.stream));
 
     let mut streams: Vec<StreamReport> = Vec::new();
-    for group in files.chunk_by(|a, b| a.stream == b.stream) {
-        let stream = &group[0].stream;
-        let mut check = StreamCheck::new(stream, whole, expected);
-        for (n, file) in group.iter().enumerate() {
-            check.segment(&mut Reader::open(&file.path)?, n + 1 == group.len())?;
+    for copies in trails.chunk_by(|a, b| a.stream == b.stream) {
+        for (n, trail) in copies.iter().enumerate() {
+            let mut check = StreamCheck::new(&trail.stream, &trail.folder, trail.whole, expected);
+            for (n, (_, path)) in trail.segments.iter().enumerate() {
+                check.segment(&mut Reader::open(path)?, path, n + 1 == trail.segments.len())?;
+            }
+            for other in copies.iter().take(n) {
+                if let Some((seq, file)) = fork::between(other, trail)? {
+                    check.forked(seq, file);
+                }
+            }
+            streams.push(check.finish());
         }
-        streams.push(check.finish());
     }
     // A stream that must be there and is not, lacks all its records.
     for stream in expected.heads.iter().map(|head| &head.stream).chain(&expected.stream) {
         if wanted(stream) && !streams.iter().any(|report| report.stream == *stream) {
-            streams.push(StreamCheck::new(stream, whole, expected).missing());
+            streams.push(StreamCheck::new(stream, Path::new(""), true, expected).missing());
         }
     }
     let ok = streams.iter().all(|report| report.ok);
     Ok(Report { streams, ok })
+}
+
+/// The segments of one stream in one folder, in order.
+#[derive(Debug)]
+struct Trail {
+    stream: String,
+    folder: PathBuf,
+    /// The folder was given, not single files: the stream must begin with its first record.
+    whole: bool,
+    /// Each with the `seq` that it claims to begin with.
+    segments: Vec<(u64, PathBuf)>,
+}
+
+/// Sorts files into trails.
+fn trails(paths: &[PathBuf]) -> io::Result<Vec<Trail>> {
+    let mut files = BTreeSet::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.insert((false, beginning(path.clone())?));
+            continue;
+        }
+        for entry in fs::read_dir(path)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "jsonl") {
+                files.insert((true, beginning(path)?));
+            }
+        }
+    }
+    let mut trails: BTreeMap<(String, PathBuf, bool), Trail> = BTreeMap::new();
+    for (whole, Segment { stream, first, path }) in files {
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let trail = trails.entry((stream.clone(), folder.clone(), whole));
+        trail.or_insert(Trail { stream, folder, whole, segments: Vec::new() }).segments.push((first, path));
+    }
+    Ok(trails.into_values().collect())
 }
 
 /// A segment file and what it claims to begin with.

@@ -4,7 +4,8 @@ use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
-use keyward_model::Secret;
+use keyward_model::{Id, Secret};
+use keyward_server::clock::OsEntropy;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -60,6 +61,10 @@ pub(crate) struct Answer {
     /// The JSON body; null if there was none.
     pub(crate) body: Value,
 }
+
+/// How often a write is sent again whose outcome the server does not know, and after which pause: an election takes less.
+const AGAIN_MAX: usize = 3;
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A client for one address.
 pub(crate) struct Client {
@@ -145,7 +150,9 @@ impl Client {
             .ok_or_else(|| CliError::Refused(self.refusal(404, method, path, Vec::new(), None)))
     }
 
-    /// Sends one request. `None` means a 404 that says nothing; a 404 with data (a deleted version) is an [`Answer`].
+    /// Sends a request. `None` means a 404 that says nothing; a 404 with data (a deleted version) is an [`Answer`]. A write
+    /// goes with an id of its own, and again with the same one where the server does not know what became of it: a
+    /// server of ours does it once.
     ///
     /// # Errors
     /// [`CliError::Unreachable`] without an answer, [`CliError::Refused`] for every other status from 300 up,
@@ -157,6 +164,27 @@ impl Client {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Option<Answer>, CliError> {
+        let reads = matches!(method, Method::Get | Method::List);
+        let id = (!reads).then(|| Id::random(&OsEntropy).to_uuid());
+        for _ in 0..AGAIN_MAX {
+            match self.try_send(method, path, query, body, id.as_deref()) {
+                Err(CliError::Refused(refusal)) if id.is_some() && is_outcome_unknown(&refusal) => {
+                    pause(AGAIN_AFTER);
+                }
+                done => return done,
+            }
+        }
+        self.try_send(method, path, query, body, id.as_deref())
+    }
+
+    fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+        id: Option<&str>,
+    ) -> Result<Option<Answer>, CliError> {
         let url = self.url(method, path, query)?;
         let verb = match method {
             Method::Get | Method::List => reqwest::Method::GET,
@@ -166,6 +194,9 @@ impl Client {
             Method::Delete => reqwest::Method::DELETE,
         };
         let mut request = self.http.request(verb, url);
+        if let Some(id) = id {
+            request = request.header("idempotency-key", id);
+        }
         if let Some(body) = body {
             let media = if method == Method::Patch { "application/merge-patch+json" } else { "application/json" };
             request = request.header("content-type", media).body(body.to_string());
@@ -245,6 +276,16 @@ impl Method {
             Self::Delete => "DELETE",
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the server is given time to find a leader")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Whether a server of ours says that it took a write and does not know whether it was done.
+fn is_outcome_unknown(refusal: &Refusal) -> bool {
+    refusal.status == 503 && refusal.errors.iter().any(|text| text.starts_with("it is not known whether this was done"))
 }
 
 /// Percent-encodes a path, keeping its separators.

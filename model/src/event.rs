@@ -179,6 +179,8 @@ kinds! {
     AuthFailure = "AUTH_FAILURE",
     /// A one-time thing used twice.
     ReplayDetected = "REPLAY_DETECTED",
+    /// A write came again with its caller's id, and was answered from what is remembered of it: nothing was changed.
+    RequestRepeated = "REQUEST_REPEATED",
     /// A request across tenants.
     TenantViolation = "TENANT_VIOLATION",
     /// A request line, path or body that is not well formed.

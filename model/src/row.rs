@@ -30,11 +30,13 @@ pub enum Table {
     Wrapped = 9,
     /// Native face: secret id → place of the secret.
     SecretIds = 10,
+    /// Writes that came with an id of the caller's; key = keyed hash of caller and id; `due` = when it is forgotten.
+    Repeats = 11,
 }
 
 impl Table {
     /// Every table, in the order of its number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Config,
         Self::Mounts,
         Self::Policies,
@@ -45,6 +47,7 @@ impl Table {
         Self::Entries,
         Self::Wrapped,
         Self::SecretIds,
+        Self::Repeats,
     ];
 
     /// The table's name in SQL.
@@ -60,6 +63,7 @@ impl Table {
             Self::Entries => "entries",
             Self::Wrapped => "wrapped",
             Self::SecretIds => "secret_ids",
+            Self::Repeats => "repeats",
         }
     }
 }

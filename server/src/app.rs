@@ -59,7 +59,7 @@ pub struct App {
     pub tls: Option<Acceptor>,
     journal: Arc<Journal>,
     outcomes: Arc<Outcomes>,
-    failure: Arc<Failure>,
+    pub(crate) failure: Arc<Failure>,
     tables: ArcSwapOption<Tables>,
     loading: Mutex<()>,
 }
@@ -434,6 +434,7 @@ impl Applied {
 
     fn forget(&self, command: &Command) {
         for change in &command.changes {
+            self.generations.note_repeat(change);
             let table = match change {
                 Change::Put { table, .. } | Change::Remove { table, .. } => *table,
                 Change::AddVersion { .. } | Change::Rewrap { .. } | Change::EraseVersion { .. } => continue,
@@ -483,7 +484,11 @@ impl keyward_raft::Observer for Applied {
 
     fn replaced(&self, store: &Store) {
         self.generations.advance();
-        match store.reader().map_err(storage).and_then(|reader| seal::keyring_row(&reader)) {
+        let read = |reader: Reader| {
+            self.generations.set_repeats(reader.count(Table::Repeats).map_err(storage)?);
+            seal::keyring_row(&reader)
+        };
+        match store.reader().map_err(storage).and_then(read) {
             Ok(Some(sealed)) => self.follow(&sealed),
             Ok(None) => {}
             Err(_) => (self.on_failure)("the state that came from another node cannot be read"),

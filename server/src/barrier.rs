@@ -53,6 +53,8 @@ pub struct Generations {
     mounts: AtomicU64,
     policies: AtomicU64,
     tokens: AtomicU64,
+    /// Rows of [`Table::Repeats`]: how many writes are remembered.
+    repeats: AtomicU64,
 }
 
 /// Proof that a command with its audit intent is committed and applied. Only [`Barrier::write`] makes one.
@@ -466,6 +468,11 @@ impl Draft<'_> {
         self.mounts_generation == generation && !self.overlay.keys().any(|(table, _)| *table == Table::Mounts)
     }
 
+    /// Whether anything is to be changed so far.
+    pub fn changes_anything(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// Whether a step of work that is done in pieces may come into this command, with `bytes` more. The first always may.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.changes.is_empty()
@@ -715,6 +722,29 @@ impl Generations {
         Timestamp(self.newest.load(Ordering::Acquire))
     }
 
+    /// So many writes are remembered in the state that counts from now on.
+    pub fn set_repeats(&self, rows: u64) {
+        self.repeats.store(rows, Ordering::Release);
+    }
+
+    /// Takes note of an applied change of what is remembered.
+    pub fn note_repeat(&self, change: &Change) {
+        match change {
+            Change::Put { table: Table::Repeats, row } if row.rev == 1 => {
+                self.repeats.fetch_add(1, Ordering::AcqRel);
+            }
+            Change::Remove { table: Table::Repeats, .. } => {
+                self.repeats.fetch_sub(1, Ordering::AcqRel);
+            }
+            _ => {}
+        }
+    }
+
+    /// How many writes are remembered, those under way left out.
+    pub fn repeats(&self) -> u64 {
+        self.repeats.load(Ordering::Acquire)
+    }
+
     /// How many log entries were applied since the start.
     pub fn applied(&self) -> u64 {
         self.applied.load(Ordering::Acquire)
@@ -769,6 +799,6 @@ fn submit(error: &SubmitError) -> Refusal {
         SubmitError::NotLeader { .. } => Refusal::NotLeader,
         SubmitError::TooLarge { bytes, bytes_max } => Refusal::EntryTooLarge { bytes: *bytes, bytes_max: *bytes_max },
         SubmitError::Stopped => Refusal::Unavailable("the node is stopping: nothing was written".into()),
-        SubmitError::Unknown => Refusal::outcome_unknown(),
+        SubmitError::Unknown => Refusal::OutcomeUnknown,
     }
 }

@@ -25,6 +25,7 @@ use crate::barrier::{Barrier, Columns, Draft, Generations};
 use crate::clock::{OsEntropy, SystemClock};
 use crate::cluster::Cluster;
 use crate::cluster::dialer::Members;
+use crate::cluster::heads;
 use crate::cluster::node::ClusterError;
 use crate::cluster::rows;
 use crate::config::{Config, ConfigError, Durability, SealKind};
@@ -74,6 +75,9 @@ pub enum BootError {
     /// The state database.
     #[error(transparent)]
     Storage(#[from] StoreError),
+    /// The audit stream is not what the cluster remembers of it.
+    #[error("{0}")]
+    AuditCut(String),
     /// The Raft log.
     #[error(transparent)]
     Raft(#[from] StartError),
@@ -159,6 +163,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let store = Store::open(&config.data.join("state"), &store_options)?;
     let sessions = Arc::new(Sessions::default());
     let (generations, keys) = (Arc::new(Generations::default()), Arc::new(KeySlot::default()));
+    generations.set_repeats(store.reader()?.count(Table::Repeats)?);
     let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
     let failure = Arc::new(Failure::default());
     let fail = Arc::clone(&failure);
@@ -195,6 +200,8 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     if store.reader().is_ok_and(|reader| rows::is_gone(&reader, cluster.number()).unwrap_or(false)) {
         return Err(ClusterError::Content(REMOVED.to_owned()).into());
     }
+    // Before anything is added: the log would make good for some of what is missing.
+    heads::check_own(&journal, &store.reader()?).map_err(BootError::AuditCut)?;
     replay_audit(&node, &store, &journal)?;
     outcomes.open();
     let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations, keys));
@@ -267,13 +274,23 @@ impl Running {
             drop(worker.join());
         }
         let well = !self.failure.happened();
+        if well {
+            let given = on_this_thread(&self.app, async |worker| {
+                heads::last(&worker).await;
+                Ok(())
+            });
+            if let Err(error) = given {
+                tracing::warn!(error = %error, "the last head of the audit stream was not given away");
+            }
+        }
         self.app.seal();
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let stopped = runtime.and_then(|runtime| runtime.block_on(self.app.barrier.node().shutdown()));
         if let Err(error) = stopped {
             tracing::error!(error = %error, "the node did not stop cleanly; it recovers at the next start");
         }
-        if let Err(error) = self.app.journal().sync() {
+        let journal = self.app.journal();
+        if let Err(error) = journal.last_checkpoint(self.app.barrier.now()).and_then(|()| journal.sync()) {
             tracing::error!(error = %error, "the audit journal was not flushed");
         }
         well

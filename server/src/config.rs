@@ -41,6 +41,8 @@ pub struct Listen {
     pub names: Vec<String>,
     /// Threads that serve the API; 0 = one per core.
     pub workers: usize,
+    /// Whether the numbers for Prometheus are told without a token, also while sealed.
+    pub open_metrics: bool,
 }
 
 /// Which certificate the API shows.
@@ -181,6 +183,7 @@ impl Default for Listen {
             key: None,
             names: Vec::new(),
             workers: 0,
+            open_metrics: false,
         }
     }
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request as HttpRequest, Response, Uri, header};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use keyward_model::Id;
@@ -20,12 +21,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::app::Worker;
 use crate::cluster::dialer::dial;
+use crate::cluster::heads::{self, NotTaken};
 use crate::cluster::rows;
 use crate::cluster::tls::Lane;
 use crate::http::answer::{Answer, Body};
 use crate::http::request::Request;
 use crate::http::serve::LocalExecutor;
-use crate::pep::{self, NotLeader};
+use crate::pep::{self, Elsewhere};
 use crate::refusal::Refusal;
 
 /// How long a request waits for a leader before its caller is told to come back.
@@ -45,6 +47,20 @@ pub(crate) const REQUEST_WINDOW_BYTES: u32 = 1 << 20;
 
 /// The status of a node that was taken for the leader and is not.
 pub(crate) const NOT_LEADER: u16 = 421;
+/// The status of a node that began a request with an id of its caller's, and does not know what became of it.
+pub(crate) const OUTCOME_UNKNOWN: u16 = 425;
+/// How long a request whose outcome is not known is begun again, in all.
+const AGAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Where a node gives the head of its audit stream, and how that is answered.
+const HEAD_URI: &str = "https://leader/node/audit-head";
+pub(crate) const HEAD_PATH: &str = "/node/audit-head";
+const HEAD_FOREIGN: u16 = 403;
+const HEAD_CONTRADICTS: u16 = 409;
+/// Bytes of one.
+const HEAD_BYTES_MAX: usize = 4096;
+/// Time for its way to the leader and back.
+const HEAD_WAIT: Duration = Duration::from_secs(5);
 
 /// The caller's address, as the node that was asked saw it.
 pub(crate) const CLIENT: HeaderName = HeaderName::from_static("x-keyward-client");
@@ -85,9 +101,12 @@ async fn try_settle(worker: &Rc<Worker>, line: &Line, request: &Rc<Request>) -> 
     let node = worker.app.barrier.node();
     let here = |answer: Answer| answer.into_response(request.id, request.head);
     if node.is_alone() || request.is_local() || worker.app.barrier.is_sealed() {
-        return pep::enforce(worker, request).await.map(here).map_err(|NotLeader| Refusal::NotLeader);
+        return pep::enforce(worker, request).await.map(here).map_err(refusal_of);
     }
-    let until = Instant::now() + LEADER_WAIT;
+    let begun = Instant::now();
+    let mut until = begun + LEADER_WAIT;
+    // What it ends with if no node takes it.
+    let mut last = Elsewhere::NotLeader;
     let mut leadership = node.leadership();
     let mut needs_leader = request.needs_leader();
     loop {
@@ -96,8 +115,11 @@ async fn try_settle(worker: &Rc<Worker>, line: &Line, request: &Rc<Request>) -> 
             if let Some(leader) = seen.leader {
                 match worker.forwarder.send(worker, leader, line, request, until).await {
                     Ok(response) => return Ok(response),
-                    Err(Undelivered::Unknown) => return Err(Refusal::outcome_unknown()),
-                    Err(Undelivered::NotTaken) => {}
+                    Err(Elsewhere::OutcomeUnknown) if request.callers_id.is_none() => {
+                        return Err(Refusal::OutcomeUnknown);
+                    }
+                    Err(Elsewhere::OutcomeUnknown) => last = Elsewhere::OutcomeUnknown,
+                    Err(Elsewhere::NotLeader) => {}
                 }
             }
         } else if let Some(age_ms) = reach(worker, request).await? {
@@ -110,32 +132,73 @@ async fn try_settle(worker: &Rc<Worker>, line: &Line, request: &Rc<Request>) -> 
                     return Ok(response);
                 }
                 // It may have turned out to change something: a read that takes a use of its token.
-                Err(NotLeader) if !needs_leader => {
+                Err(Elsewhere::NotLeader) if !needs_leader => {
                     needs_leader = true;
                     continue;
                 }
-                Err(NotLeader) => {}
+                Err(Elsewhere::NotLeader) => {}
+                Err(Elsewhere::OutcomeUnknown) => last = Elsewhere::OutcomeUnknown,
             }
+        }
+        if last == Elsewhere::OutcomeUnknown {
+            // Whoever leads next knows it by its id: to ask there is better than to leave it open.
+            until = until.max((Instant::now() + LEADER_WAIT).min(begun + AGAIN_MAX));
         }
         let changed = leadership.wait_for(|now| *now != seen);
         let pause = until.min(Instant::now() + AGAIN_AFTER);
         // A leader that cannot be reached may be back before anything changes here.
         let looked_again = matches!(timeout_at(pause, changed).await, Ok(Ok(_))) || Instant::now() < until;
         if !looked_again {
-            return Err(Refusal::NotLeader);
+            return Err(refusal_of(last));
         }
     }
 }
 
-/// Answers a request that the node `peer` passed on; `None` if this one does not lead, or that one is not a member.
-pub(crate) async fn settle_passed_on(worker: &Rc<Worker>, peer: u64, request: &Rc<Request>) -> Option<Answer> {
+fn refusal_of(elsewhere: Elsewhere) -> Refusal {
+    match elsewhere {
+        Elsewhere::NotLeader => Refusal::NotLeader,
+        Elsewhere::OutcomeUnknown => Refusal::OutcomeUnknown,
+    }
+}
+
+/// Answers a request that the node `peer` passed on, with a status of ours if this one does not lead, that one is not a
+/// member, or the outcome is not known and it may be begun again.
+pub(crate) async fn settle_passed_on(worker: &Rc<Worker>, peer: u64, request: &Rc<Request>) -> Answer {
+    match try_settle_passed_on(worker, peer, request).await {
+        Ok(answer) => answer,
+        Err(Elsewhere::NotLeader) => Answer::empty(NOT_LEADER),
+        Err(Elsewhere::OutcomeUnknown) => Answer::empty(OUTCOME_UNKNOWN),
+    }
+}
+
+/// Takes the head of the audit stream of the node `peer`; gives the status.
+pub(crate) async fn take_head(worker: &Worker, peer: u64, body: Incoming) -> u16 {
     let node = worker.app.barrier.node();
-    if !node.leads() || worker.app.barrier.is_sealed() || reach(worker, request).await.ok()?.is_none() {
-        return None;
+    let Ok(text) = Limited::new(body, HEAD_BYTES_MAX).collect().await else { return HEAD_FOREIGN };
+    if !node.leads() || worker.app.barrier.is_sealed() {
+        return NOT_LEADER;
+    }
+    match heads::take(worker, peer, &text.to_bytes()).await {
+        Ok(()) => 204,
+        Err(NotTaken::Refused(_)) => NOT_LEADER,
+        Err(refused) => {
+            let peer = format!("{peer:016x}");
+            tracing::error!(peer, ?refused, "the head of a node's audit stream is not taken: compare its files");
+            if refused == NotTaken::Contradicts { HEAD_CONTRADICTS } else { HEAD_FOREIGN }
+        }
+    }
+}
+
+async fn try_settle_passed_on(worker: &Rc<Worker>, peer: u64, request: &Rc<Request>) -> Result<Answer, Elsewhere> {
+    let node = worker.app.barrier.node();
+    if !node.leads() || worker.app.barrier.is_sealed() || !matches!(reach(worker, request).await, Ok(Some(_))) {
+        return Err(Elsewhere::NotLeader);
     }
     // It may have joined, or been removed, a moment ago: the newest state says so.
-    rows::node(worker.reader(), peer).ok()??;
-    pep::enforce(worker, request).await.ok()
+    if !matches!(rows::node(worker.reader(), peer), Ok(Some(_))) {
+        return Err(Elsewhere::NotLeader);
+    }
+    pep::enforce(worker, request).await
 }
 
 /// Waits until this node's state holds everything acknowledged before, and gives 0; or gives, to a caller who takes that,
@@ -162,14 +225,6 @@ async fn reach(worker: &Worker, request: &Request) -> Result<Option<u64>, Refusa
     }
 }
 
-/// Why a request that was passed on has no answer.
-enum Undelivered {
-    /// The leader never had it, or does not lead (any more): nothing changed.
-    NotTaken,
-    /// It had it, and what became of it is not known.
-    Unknown,
-}
-
 /// This thread's link to the leader.
 #[derive(Default)]
 pub(crate) struct Forwarder {
@@ -192,16 +247,32 @@ impl Forwarder {
         line: &Line,
         request: &Request,
         until: Instant,
-    ) -> Result<Response<Body>, Undelivered> {
+    ) -> Result<Response<Body>, Elsewhere> {
         let linked = timeout_at(until, self.link_to(worker, leader)).await.ok().flatten();
         let sent = match linked {
             Some(sender) => try_send(worker, sender, line, request).await,
-            None => Err(Undelivered::NotTaken),
+            None => Err(Elsewhere::NotLeader),
         };
         if sent.is_err() {
             worker.app.traffic.link_failures.note();
         }
-        sent?.ok_or(Undelivered::NotTaken)
+        sent?.ok_or(Elsewhere::NotLeader)
+    }
+
+    /// Gives the leader the head of this node's audit stream.
+    pub(crate) async fn give_head(&self, worker: &Worker, leader: u64, text: &str) -> Result<(), NotTaken> {
+        let unreached = || NotTaken::Refused(Refusal::NotLeader);
+        let mut sender = self.link_to(worker, leader).await.ok_or_else(unreached)?;
+        let mut request = HttpRequest::new(Full::new(Bytes::copy_from_slice(text.as_bytes())));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_static(HEAD_URI);
+        let response = timeout(HEAD_WAIT, sender.send_request(request)).await.ok().and_then(Result::ok);
+        match response.ok_or_else(unreached)?.status().as_u16() {
+            204 => Ok(()),
+            HEAD_FOREIGN => Err(NotTaken::Foreign),
+            HEAD_CONTRADICTS => Err(NotTaken::Contradicts),
+            _ => Err(unreached()),
+        }
     }
 
     fn open_link(&self, leader: u64) -> Option<SendRequest<Full<Bytes>>> {
@@ -258,23 +329,25 @@ async fn try_send(
     mut sender: SendRequest<Full<Bytes>>,
     line: &Line,
     request: &Request,
-) -> Result<Option<Response<Body>>, Undelivered> {
-    let forwarded = rewritten(line, request).ok_or(Undelivered::NotTaken)?;
+) -> Result<Option<Response<Body>>, Elsewhere> {
+    let forwarded = rewritten(line, request).ok_or(Elsewhere::NotLeader)?;
     worker.app.traffic.passed_on.note();
     let response = match timeout(ANSWER_WAIT, sender.try_send_request(forwarded)).await {
         Ok(Ok(response)) => response,
         Ok(Err(mut error)) => {
             tracing::debug!(error = %error.error(), "a request could not be passed on");
             let unsent = error.take_message().is_some();
-            return Err(if unsent { Undelivered::NotTaken } else { Undelivered::Unknown });
+            return Err(if unsent { Elsewhere::NotLeader } else { Elsewhere::OutcomeUnknown });
         }
-        Err(_) => return Err(Undelivered::Unknown),
+        Err(_) => return Err(Elsewhere::OutcomeUnknown),
     };
-    if response.status().as_u16() == NOT_LEADER {
-        return Ok(None);
+    match response.status().as_u16() {
+        NOT_LEADER => return Ok(None),
+        OUTCOME_UNKNOWN => return Err(Elsewhere::OutcomeUnknown),
+        _ => {}
     }
     let (parts, body) = response.into_parts();
-    let body = timeout(ANSWER_WAIT, body.collect()).await.ok().and_then(Result::ok).ok_or(Undelivered::Unknown)?;
+    let body = timeout(ANSWER_WAIT, body.collect()).await.ok().and_then(Result::ok).ok_or(Elsewhere::OutcomeUnknown)?;
     Ok(Some(Response::from_parts(parts, Full::new(body.to_bytes()))))
 }
 

@@ -23,6 +23,8 @@ pub mod begun;
 
 pub mod forward;
 
+pub mod repeat;
+
 pub mod authn;
 
 pub mod mounts;

@@ -89,24 +89,30 @@ enum Footing {
     Task,
 }
 
-/// This node does not lead and the request needs one that does. Nothing was changed, and nothing recorded.
+/// There is no answer from here, and no record: another node is to be asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NotLeader;
+pub enum Elsewhere {
+    /// This node does not lead and the request needs one that does. Nothing was changed.
+    NotLeader,
+    /// The request was begun here, and what became of it is not known. It has an id of its caller's, so that another node
+    /// may begin it again.
+    OutcomeUnknown,
+}
 
 /// How a life ended.
 enum Ending {
     Answered(Answer),
     /// It needs a task of its own, and nothing was done yet.
     NeedsTask,
-    NotLeader,
+    Elsewhere(Elsewhere),
 }
 
 /// The life of a request. What may change something is done to its end, even if nobody waits for the answer any more.
 /// Answers with what was done, with the refusal, or, where that cannot be recorded, with that instead.
 ///
 /// # Errors
-/// [`NotLeader`]: another node is to be asked.
-pub async fn enforce(worker: &Rc<Worker>, request: &Rc<Request>) -> Result<Answer, NotLeader> {
+/// [`Elsewhere`]: another node is to be asked.
+pub async fn enforce(worker: &Rc<Worker>, request: &Rc<Request>) -> Result<Answer, Elsewhere> {
     let mut ending = Ending::NeedsTask;
     if !request.may_change() {
         ending = live(worker, request, Footing::Connection).await;
@@ -118,7 +124,7 @@ pub async fn enforce(worker: &Rc<Worker>, request: &Rc<Request>) -> Result<Answe
     }
     match ending {
         Ending::Answered(answer) => Ok(answer),
-        Ending::NotLeader => Err(NotLeader),
+        Ending::Elsewhere(elsewhere) => Err(elsewhere),
         Ending::NeedsTask => Ok(api::render_refusal(request, &Refusal::internal("the request's task did not end"))),
     }
 }
@@ -130,14 +136,23 @@ async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
     match steps(worker, request, &facts, footing).await {
         Ok(Some(answer)) => Ending::Answered(answer),
         Ok(None) => Ending::NeedsTask,
-        Err(Refusal::NotLeader) if !facts.borrow().committed => Ending::NotLeader,
+        Err(Refusal::NotLeader) if !facts.borrow().committed => Ending::Elsewhere(Elsewhere::NotLeader),
+        // The write that counts is recognised by its id, should it have been done.
+        Err(Refusal::NotLeader | Refusal::OutcomeUnknown) if may_begin_again(request, &facts) => {
+            Ending::Elsewhere(Elsewhere::OutcomeUnknown)
+        }
         // One of its writes is done and the next one was not taken: to begin anew would do the first one twice.
-        Err(Refusal::NotLeader) => Ending::Answered(refuse(worker, request, &Refusal::outcome_unknown()).await),
+        Err(Refusal::NotLeader) => Ending::Answered(refuse(worker, request, &Refusal::OutcomeUnknown).await),
         Err(refusal) => Ending::Answered(match record_refusal(worker, &facts.into_inner(), &refusal).await {
             Ok(_) => api::render_refusal(request, &refusal),
             Err(unavailable) => api::render_refusal(request, &unavailable),
         }),
     }
+}
+
+/// Whether a request that was begun may be begun again: it has an id of its caller's, and took no use of a token.
+fn may_begin_again(request: &Request, facts: &RefCell<Facts>) -> bool {
+    request.callers_id.is_some() && !facts.borrow().use_taken
 }
 
 /// The end of a request that no node can take at the moment: recorded and told here.
@@ -167,7 +182,7 @@ async fn steps(
 ) -> Result<Option<Answer>, Refusal> {
     let params = request.parameters()?;
     let params = &params;
-    let door = api::door(request);
+    let door = api::door(request, &worker.app.config.listen);
     let caller = authenticate(worker, request, door, facts)?;
     if caller.counts && footing == Footing::Connection {
         return Ok(None); // to take a use is a change
@@ -306,9 +321,16 @@ async fn act(
     let context = Context::new(worker, request, params, permit, facts);
     // Reads are answered on the spot. What may wait has a future of its own: it is large, and moved with every request
     // if it is part of this one.
-    let answer = match api::act_now(&context) {
-        Some(answer) => answer?,
-        None => Box::pin(api::act(&context)).await?,
+    let acted = match api::act_now(&context) {
+        Some(answer) => answer,
+        None => match context.refuse_again() {
+            Ok(()) => Box::pin(api::act(&context)).await,
+            Err(refusal) => Err(refusal),
+        },
+    };
+    let answer = match acted {
+        Err(Refusal::Repeated(done)) => context.answer_again(done)?,
+        acted => acted?,
     };
     let answer = match request.wrap_ttl {
         Some(_) if permit.session().is_some() => Box::pin(api::wrapping::wrap_if_asked(&context, answer)).await?,
@@ -356,6 +378,7 @@ async fn record_refusal(worker: &Worker, facts: &Facts, refusal: &Refusal) -> Re
 /// Takes one use of a token, in the log, before anything is done with it.
 async fn count_use(worker: &Worker, caller: Caller, facts: &RefCell<Facts>) -> Result<Caller, Refusal> {
     let Some(key) = caller.session.map(|session| session.key) else { return Err(Refusal::Unauthenticated) };
+    facts.borrow_mut().use_taken = true;
     let mut intent = facts.borrow().clone();
     intent.set(EventKind::TokenRead, "", "token");
     let (used, _) = worker

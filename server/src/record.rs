@@ -51,6 +51,8 @@ pub struct Facts {
     pub at: Timestamp,
     /// Something was committed for it: whatever comes now, it is not true that nothing was changed.
     pub committed: bool,
+    /// A use of its token was taken for it, or may have been.
+    pub use_taken: bool,
     /// Where it came from.
     pub source: Option<IpAddr>,
     /// What happens if all goes well.
@@ -82,6 +84,7 @@ impl Facts {
             request,
             at,
             committed: false,
+            use_taken: false,
             source,
             kind: EventKind::SysRead,
             action: None,

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use crate::http::fields::FieldError;
+use crate::repeat::Done;
 
 /// Why a request is not answered.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +58,10 @@ pub enum Refusal {
     Unavailable(Cow<'static, str>),
     /// This node does not lead, and nothing was changed: 503, unless the leader is asked instead.
     NotLeader,
+    /// It was begun, and whether it was done is not known: 503.
+    OutcomeUnknown,
+    /// It came with the id of a write that was done: 409, where that one's answer was not kept.
+    Repeated(Box<Done>),
     /// An audit record could not be written, so nothing was done: 503.
     AuditUnavailable,
     /// A defect of ours or damaged data: 500 with a constant text, on the native face also the request's id. The detail goes
@@ -139,6 +144,8 @@ problems! {
     CAS_MISMATCH, "CAS_MISMATCH", 409, true, "The secret changed since it was read";
     ALIAS_CAS_MISMATCH, "ALIAS_CAS_MISMATCH", 409, true, "The alias points to another version than expected";
     VERSION_STATE_CONFLICT, "VERSION_STATE_CONFLICT", 409, true, "The version's status does not allow this";
+    ALREADY_DONE, "ALREADY_DONE", 409, false, "The request was taken before, and its answer is not kept";
+    ID_REUSED, "IDEMPOTENCY_KEY_REUSED", 422, false, "The Idempotency-Key stands for another request of this caller";
     ALIAS_RESERVED, "ALIAS_RESERVED", 400, false, "This alias is kept by the system";
     METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", 405, false, "The endpoint does not answer to this method";
     RATE_LIMITED, "RATE_LIMITED", 429, true, "Too many requests from this source";
@@ -161,17 +168,15 @@ pub struct Parts {
     pub retry_after: Option<u64>,
 }
 
+const UNKNOWN: &str = "it is not known whether this was done: read before you try again, or send it again with the \
+                       Idempotency-Key that it came with";
+
 /// Renders one error as Vault renders an error of a handler.
 pub fn multierror(text: &str) -> String {
     format!("1 error occurred:\n\t* {text}\n\n")
 }
 
 impl Refusal {
-    /// 503: it was proposed, or passed on, and nobody knows what became of it.
-    pub fn outcome_unknown() -> Self {
-        Self::Unavailable("it is not known whether this was done: read it before you try again".into())
-    }
-
     /// 400 with this text.
     pub fn malformed(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Malformed(text.into())
@@ -247,6 +252,8 @@ impl Refusal {
             Self::NotLeader => {
                 Self::Unavailable("no node leads at the moment: nothing was changed; try again".into()).parts()
             }
+            Self::OutcomeUnknown => Self::Unavailable(UNKNOWN.into()).parts(),
+            Self::Repeated(done) => errors(409, Problem::ALREADY_DONE.code, vec![done.told()]),
             Self::AuditUnavailable => Parts {
                 retry_after: Some(1),
                 ..errors(
@@ -281,7 +288,8 @@ impl Refusal {
             Self::TooLarge | Self::EntryTooLarge { .. } => Problem::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => Problem::RATE_LIMITED,
             Self::Sealed => Problem::SEALED,
-            Self::Unavailable(_) | Self::NotLeader => Problem::UNAVAILABLE,
+            Self::Unavailable(_) | Self::NotLeader | Self::OutcomeUnknown => Problem::UNAVAILABLE,
+            Self::Repeated(_) => Problem::ALREADY_DONE,
             Self::AuditUnavailable => Problem::AUDIT_UNAVAILABLE,
             Self::Internal(_) => Problem::INTERNAL,
         }

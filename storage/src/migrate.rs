@@ -14,7 +14,10 @@ struct Migration {
 }
 
 /// Every step, in order; the first has number 1. A step that was released never changes.
-const MIGRATIONS: &[Migration] = &[Migration { name: "0001_state", sql: include_str!("../migrations/0001_state.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { name: "0001_state", sql: include_str!("../migrations/0001_state.sql") },
+    Migration { name: "0002_repeats", sql: include_str!("../migrations/0002_repeats.sql") },
+];
 
 /// Refuses a database that a newer keyward made; else says how many steps it has.
 pub(crate) fn check_version(connection: &Connection, file: &Path) -> Result<i64, StoreError> {

@@ -18,6 +18,7 @@ fn hot_statements_use_their_index() {
         reader::GROUP.of(Table::Tokens),
         reader::DUE.of(Table::Tokens),
         reader::DUE.of(Table::Wrapped),
+        reader::DUE.of(Table::Repeats),
         reader::VERSION,
         reader::VERSIONS_AFTER,
         reader::META,

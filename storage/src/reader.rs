@@ -206,7 +206,7 @@ impl Reader {
     }
 
     /// At most `limit` rows that fall due at `until` (nanoseconds since 1970) or before, the most overdue first. An index
-    /// look-up in `tokens` and `wrapped`; in any other table it reads all rows.
+    /// look-up in `tokens`, `wrapped` and `repeats`; in any other table it reads all rows.
     ///
     /// # Errors
     /// As all look-ups.
@@ -422,9 +422,10 @@ pub(crate) const DUE: PerTable = per_table!(
 const ALL: PerTable = per_table!("-- storage::reader::all\nSELECT key, rev, grp, due, head, body FROM ", "");
 
 /// The tables with an index of their own.
-const CHECK_INDEXES: [&str; 2] = [
+const CHECK_INDEXES: [&str; 3] = [
     "-- storage::reader::check_tokens\nPRAGMA integrity_check(tokens)",
     "-- storage::reader::check_wrapped\nPRAGMA integrity_check(wrapped)",
+    "-- storage::reader::check_repeats\nPRAGMA integrity_check(repeats)",
 ];
 
 pub(crate) const VERSION: &str = "-- storage::reader::version\nSELECT wrapped, payload FROM versions WHERE id = ?1";

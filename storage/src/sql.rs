@@ -3,7 +3,7 @@
 use keyward_model::Table;
 
 /// One SQL text per table, in the order of [`Table::ALL`].
-pub(crate) struct PerTable(pub(crate) [&'static str; 10]);
+pub(crate) struct PerTable(pub(crate) [&'static str; 11]);
 
 impl PerTable {
     /// The text for `table`.
@@ -26,6 +26,7 @@ macro_rules! per_table {
             concat!($before, "entries", $after),
             concat!($before, "wrapped", $after),
             concat!($before, "secret_ids", $after),
+            concat!($before, "repeats", $after),
         ])
     };
 }

@@ -35,6 +35,9 @@ struct Topic {
     instead: Vec<Instead>,
     /// A scenario of our own in `tests/compat/keyward`.
     scenario: Option<String>,
+    /// Tests that show it where it takes several nodes: a file of `tests/tests` and a function in it.
+    #[serde(default)]
+    tests: Vec<String>,
 }
 
 /// Our answer at a recorded step.
@@ -146,7 +149,13 @@ fn every_deviation_is_shown_by_something() {
     }
     ours.extend(Scenario::read_all("compat/keyward").into_iter().map(|scenario| scenario.name));
     for topic in topics() {
-        assert!(!topic.instead.is_empty() || topic.scenario.is_some(), "{}: nothing shows it", topic.title);
+        let nothing = topic.instead.is_empty() && topic.scenario.is_none() && topic.tests.is_empty();
+        assert!(!nothing, "{}: nothing shows it", topic.title);
+        for test in &topic.tests {
+            let (file, name) = test.split_once(' ').unwrap_or_else(|| panic!("{test}: no function"));
+            let text = suite::read(suite::root().join(format!("tests/tests/{file}.rs")));
+            assert!(text.contains(&format!("#[test]\nfn {name}()")), "{test}: there is no such test");
+        }
         for instead in topic.instead {
             assert!(steps.contains(&instead.step), "{}: there is no such step", instead.step);
         }
@@ -174,7 +183,8 @@ fn page() -> String {
         "# Where Keyward differs from OpenBao\n\n\
          For those who move a client of OpenBao or Vault to Keyward: after this page you know every answer that is meant to differ.\n\n\
          This page is made from `tests/compat/deviations.toml`, and a test holds it to be true.\n\
-         The test repeats recorded exchanges with OpenBao 2.6.2, and fails where an answer differs and is not on this page, or is on this page and does not differ.\n",
+         The test repeats recorded exchanges with OpenBao 2.6.2, and fails where an answer differs and is not on this page, or is on this page and does not differ.\n\
+         What takes several nodes has no recording: the test that is named shows it.\n",
     );
     for topic in topics() {
         write!(
@@ -186,6 +196,7 @@ fn page() -> String {
         let mut shown: Vec<_> =
             topic.instead.iter().map(|instead| format!("`{}` ({})", instead.step, instead.status)).collect();
         shown.extend(topic.scenario.map(|name| format!("`keyward/{name}`")));
+        shown.extend(topic.tests.iter().map(|test| format!("test `{}`", test.replace(' ', "::"))));
         writeln!(out, "- Shown by: {}", shown.join(", ")).unwrap();
     }
     out += "\n## Not served yet\n\nRecordings that cannot be repeated, and what they need:\n\n| recording | needs |\n|---|---|\n";

@@ -104,6 +104,21 @@ fn segments(dir: &Path, stream: &str) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(out)
 }
 
+/// The hash of record `seq` of the stream, if it is there.
+pub(super) fn hash_of(dir: &Path, stream: &str, seq: u64) -> io::Result<Option<[u8; 32]>> {
+    let Some((_, path)) = segments(dir, stream)?.into_iter().rfind(|(first, _)| *first <= seq) else { return Ok(None) };
+    let mut reader = Reader::open(&path)?;
+    while let Some((_, token)) = reader.token()? {
+        let Token::Line(bytes) = token else { continue };
+        if let Ok(line) = line::parse(bytes)
+            && line.seq == seq
+        {
+            return Ok(Some(line.hash));
+        }
+    }
+    Ok(None)
+}
+
 /// Follows the chain through a segment to its end.
 fn scan(path: &Path, stream: &str, first: u64) -> Result<Scan, JournalError> {
     let failed = |source| io_error(path, source);

@@ -1,6 +1,7 @@
 //! Following one stream from segment to segment.
 
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use keyward_crypto::chain::{genesis, next};
 use keyward_model::event::EventKind;
@@ -26,15 +27,18 @@ pub(super) struct StreamCheck<'a> {
     /// The stretch without a checkpoint has been reported.
     overdue: bool,
     recent: Vec<(u64, [u8; 32])>,
+    /// The file that is being looked at.
+    file: Option<PathBuf>,
 }
 
 impl<'a> StreamCheck<'a> {
     /// `whole`: the stream must begin with its first record.
-    pub(super) fn new(stream: &str, whole: bool, expected: &'a Expected) -> Self {
+    pub(super) fn new(stream: &str, folder: &Path, whole: bool, expected: &'a Expected) -> Self {
         Self {
             expected,
             report: StreamReport {
                 stream: stream.to_owned(),
+                folder: folder.to_owned(),
                 first: 0,
                 last: 0,
                 events: 0,
@@ -49,11 +53,13 @@ impl<'a> StreamCheck<'a> {
             checkpoint: None,
             overdue: false,
             recent: vec![(0, [0; 32]); RECENT],
+            file: None,
         }
     }
 
     /// Checks one segment; only the `newest` may end unfinished.
-    pub(super) fn segment(&mut self, reader: &mut Reader<impl Read>, newest: bool) -> io::Result<()> {
+    pub(super) fn segment(&mut self, reader: &mut Reader<impl Read>, path: &Path, newest: bool) -> io::Result<()> {
+        self.file = Some(path.to_owned());
         let mut unfinished = false;
         while let Some((_, token)) = reader.token()? {
             if unfinished {
@@ -76,6 +82,12 @@ impl<'a> StreamCheck<'a> {
             self.unreadable();
         }
         Ok(())
+    }
+
+    /// Another folder has another record at this place.
+    pub(super) fn forked(&mut self, seq: u64, file: PathBuf) {
+        self.file = Some(file);
+        self.found(seq, FindingKind::Fork);
     }
 
     /// The findings, once all segments have been seen.
@@ -163,7 +175,7 @@ impl<'a> StreamCheck<'a> {
                 if !signed.is_signed() {
                     self.found(line.seq, FindingKind::BadSignature);
                 }
-                if !self.expected.keys.is_empty() && !self.expected.keys.contains(&signed.key) {
+                if !self.may_sign(&signed.key) {
                     self.found(line.seq, FindingKind::UnknownKey);
                 }
                 let place = says.stream == line.stream && says.seq + 1 == line.seq && says.hash == line.prev;
@@ -187,9 +199,16 @@ impl<'a> StreamCheck<'a> {
         self.overdue = false;
     }
 
+    /// Whether a key is among the expected ones, and the one that others know for this stream.
+    fn may_sign(&self, key: &[u8; 32]) -> bool {
+        let Expected { keys, heads, .. } = self.expected;
+        let known = heads.iter().filter(|head| head.stream == self.report.stream).filter_map(|head| head.key.as_ref());
+        (keys.is_empty() || keys.contains(key)) && known.into_iter().all(|known| known == key)
+    }
+
     fn found(&mut self, seq: u64, kind: FindingKind) {
         if self.report.errors.len() < FINDINGS_MAX {
-            self.report.errors.push(Finding { seq, kind });
+            self.report.errors.push(Finding { seq, kind, file: self.file.clone() });
         } else {
             self.report.errors_omitted += 1;
         }

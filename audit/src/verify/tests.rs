@@ -30,7 +30,7 @@ fn written(dir: &Path, segment_bytes: u64, events: u64, n: u8) -> (Vec<u8>, Head
     for path in files(dir) {
         text.extend(fs::read(path).unwrap());
     }
-    (text, Head { stream: STREAM.into(), seq, hash })
+    (text, Head { stream: STREAM.into(), seq, hash, key: None })
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -43,7 +43,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 fn check(text: &[u8], expected: &Expected) -> Report {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join(format!("{STREAM}.{:020}.jsonl", 1)), text).unwrap();
-    verify(dir.path(), expected).unwrap()
+    verify(&[dir.path().to_owned()], expected).unwrap()
 }
 
 fn kinds(text: &[u8], expected: &Expected) -> BTreeSet<FindingKind> {
@@ -59,18 +59,18 @@ fn a_whole_stream_is_found_whole() {
     let dir = TempDir::new().unwrap();
     let (text, head) = written(dir.path(), 64 << 10, 1_500, 1);
     assert!(files(dir.path()).len() > 5);
-    let report = verify(dir.path(), &Expected { heads: vec![head], ..keys(1) }).unwrap();
+    let report = verify(&[dir.path().to_owned()], &Expected { heads: vec![head], ..keys(1) }).unwrap();
     assert_eq!((report.ok, report.streams.len()), (true, 1), "{report:?}");
     let stream = &report.streams[0];
     assert_eq!((stream.first, stream.last, stream.events), (1, stream.events, 1_500 + stream.checkpoints));
     assert!(check(&text, &keys(1)).ok, "in one file as well");
     for path in files(dir.path()) {
-        let report = verify(&path, &keys(1)).unwrap();
+        let report = verify(&[path], &keys(1)).unwrap();
         assert!(report.ok, "a segment alone: {report:?}");
     }
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["streams"][0]["errors"], serde_json::json!([]));
-    assert_eq!(json["streams"][0].as_object().unwrap().len(), 7);
+    assert_eq!(json["streams"][0].as_object().unwrap().len(), 8);
 }
 
 #[test]
@@ -170,4 +170,77 @@ fn checkpoints_must_come_and_fit() {
         chain.hash = hash;
     }
     assert_eq!(kinds(&forged, &keys(1)), BTreeSet::from([FindingKind::MissingCheckpoint]));
+}
+
+#[test]
+fn a_fork_between_folders_is_found_where_it_begins() {
+    let place = TempDir::new().unwrap();
+    let [one, copy, other] = ["a", "b", "c"].map(|name| place.path().join(name));
+    fs::create_dir(&copy).unwrap();
+    written(&one, 4 << 10, 20, 1);
+    for path in files(&one) {
+        fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
+    }
+    let both = |other: &PathBuf| [one.clone(), other.clone()];
+    let report = verify(&both(&copy), &keys(1)).unwrap();
+    assert!(report.ok && report.streams.len() == 2, "a copy contradicts nothing: {report:?}");
+
+    // Both go on from the same record, each in its own way.
+    for (folder, n) in [(&one, 1), (&copy, 7)] {
+        let options = Options { segment_bytes: 4 << 10, durability: Durability::Kernel, key: key(1) };
+        let journal = Journal::open(folder, Id([0x11; 16]), 1, options).unwrap();
+        let mut batch = journal.batch();
+        batch.push(&read_event(n));
+        journal.append(&mut batch).unwrap();
+    }
+    let before = verify(std::slice::from_ref(&one), &keys(1)).unwrap();
+    let report = verify(&both(&copy), &keys(1)).unwrap();
+    assert!(before.ok && report.streams[0].ok && !report.streams[1].ok, "{report:?}");
+    let found = report.streams.iter().flat_map(|stream| &stream.errors).collect::<Vec<_>>();
+    assert_eq!((found.len(), found[0].kind), (1, FindingKind::Fork), "{report:?}");
+    assert_eq!(found[0].file.as_deref(), files(&copy).last().map(PathBuf::as_path));
+    assert_eq!(found[0].seq, before.streams[0].last, "{report:?}");
+
+    written(&other, 4 << 10, 20, 2);
+    let report = verify(&both(&other), &Expected::default()).unwrap();
+    assert_eq!(report.streams.iter().map(|stream| stream.errors.len()).sum::<usize>(), 1, "{report:?}");
+}
+
+#[test]
+fn a_head_is_what_the_node_signed() {
+    let dir = TempDir::new().unwrap();
+    let options = |n| Options { segment_bytes: 4 << 10, durability: Durability::Kernel, key: key(n) };
+    let journal = Journal::open(dir.path(), Id([0x11; 16]), 1, options(1)).unwrap();
+    assert_eq!(journal.signed_head().unwrap(), None, "before the first record");
+    let mut batch = journal.batch();
+    for n in 0..30 {
+        batch.push(&read_event(n));
+        journal.append(&mut batch).unwrap();
+    }
+    let head = journal.signed_head().unwrap().unwrap();
+    assert_eq!((head.seq, head.hash), journal.head());
+    assert_eq!(SignedHead::read(&head.text).as_ref(), Ok(&head));
+    let forged = head.text.replace(&format!("\"seq\":{}", head.seq), &format!("\"seq\":{}", head.seq - 1));
+    assert_eq!(SignedHead::read(&forged), Err(crate::HeadError::BadSignature));
+    for bad in ["", "{}", "[]", &head.text[1..]] {
+        assert!(SignedHead::read(bad).is_err(), "{bad}");
+    }
+    for seq in [1, head.seq / 2, head.seq] {
+        assert!(journal.hash_of(seq).unwrap().is_some(), "record {seq}");
+    }
+    assert_eq!(journal.hash_of(head.seq).unwrap(), Some(head.hash));
+    assert_eq!(journal.hash_of(head.seq + 1).unwrap(), None);
+
+    journal.last_checkpoint(read_event(0).ts).unwrap();
+    journal.last_checkpoint(read_event(0).ts).unwrap();
+    assert_eq!(journal.head().0, head.seq + 1, "one checkpoint, and no second over nothing");
+    let again = journal.signed_head().unwrap().unwrap();
+    drop(journal);
+    let remembers = |head: &SignedHead| Expected { heads: vec![head.clone().into()], ..Expected::default() };
+    let folder = [dir.path().to_owned()];
+    assert!(verify(&folder, &remembers(&head)).unwrap().ok);
+    assert!(verify(&folder, &remembers(&again)).unwrap().ok);
+    // Whoever remembers the head also knows who signs the stream.
+    let report = verify(&folder, &remembers(&SignedHead { key: key(2).public(), ..head })).unwrap();
+    assert!(report.streams[0].errors.iter().all(|found| found.kind == FindingKind::UnknownKey) && !report.ok);
 }

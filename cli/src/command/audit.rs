@@ -1,9 +1,11 @@
 //! `audit`: is the audit trail what was written? Needs no server, only its files.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use keyward_audit::SignedHead;
 use keyward_audit::verify::{Expected, FindingKind, Head, Report, verify};
 use serde_json::Value;
 
@@ -23,27 +25,32 @@ const UNREADABLE: u8 = 3;
 pub(crate) enum Command {
     /// Check that every record is there, unchanged and in order
     Verify(Verify),
+    /// Show where the audit streams of all nodes stand, as each node signed it: keep it elsewhere
+    Heads,
 }
 
 /// What to check, and against what.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Exit codes: 0 whole, 1 not whole, 2 usage, 3 cannot be read. In a pipe the report is JSON unless --format says otherwise.\n\nExample:\n  keyward audit verify --keys audit-keys.txt /var/lib/keyward/audit"
+    after_help = "Exit codes: 0 whole, 1 not whole, 2 usage, 3 cannot be read. In a pipe the report is JSON unless --format says otherwise.\n\nExamples:\n  keyward audit verify --keys audit-keys.txt /var/lib/keyward/audit\n  keyward audit heads > heads.txt\n  keyward audit verify --heads heads.txt node1/audit node2/audit node3/audit"
 )]
 pub(crate) struct Verify {
     /// A folder of segment files, or one segment file
-    #[arg(long, value_name = "PATH", conflicts_with = "path")]
+    #[arg(long, value_name = "PATH", conflicts_with = "paths")]
     from: Option<PathBuf>,
-    /// The same, without the flag
-    #[arg(required_unless_present = "from")]
-    path: Option<PathBuf>,
+    /// Folders and files, of one node or of all
+    #[arg(required_unless_present = "from", value_name = "PATH")]
+    paths: Vec<PathBuf>,
     /// Only this stream
     #[arg(long, value_name = "NAME")]
     stream: Option<String>,
-    /// Records that must be there, one JSON object with `stream`, `seq` and `hash` on a line: without them, a tail that
-    /// was cut off cannot be missed
-    #[arg(long, value_name = "FILE")]
+    /// Records that must be there: what `keyward audit heads` showed, or one JSON object with `stream`, `seq` and `hash`
+    /// on a line. Without them, a tail that was cut off cannot be missed
+    #[arg(long, visible_alias = "heads", value_name = "FILE")]
     checkpoints: Option<PathBuf>,
+    /// Ask the server for the heads that its cluster keeps
+    #[arg(long)]
+    cluster: bool,
     /// The nodes' public audit keys in hex, one on a line: without them, a signature shows an edit but not a forger
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
@@ -54,8 +61,11 @@ pub(crate) struct Verify {
 /// # Errors
 /// A trail that is not whole, and whatever keeps it from being read; the exit codes are this command's own.
 pub(crate) fn run(session: &mut Session, command: &Command) -> Result<(), CliError> {
-    let Command::Verify(arguments) = command;
-    match check(arguments) {
+    let arguments = match command {
+        Command::Verify(arguments) => arguments,
+        Command::Heads => return show_heads(session),
+    };
+    match check(session, arguments) {
         Ok(report) => {
             show(session, &report)?;
             if report.ok { Ok(()) } else { Err(CliError::Quiet(TAMPERED)) }
@@ -67,21 +77,46 @@ pub(crate) fn run(session: &mut Session, command: &Command) -> Result<(), CliErr
     }
 }
 
-fn check(arguments: &Verify) -> Result<Report, CliError> {
-    let path = arguments.from.as_ref().or(arguments.path.as_ref());
-    let Some(path) = path else { return Err(CliError::Usage("name the folder of the audit trail".into())) };
+fn check(session: &mut Session, arguments: &Verify) -> Result<Report, CliError> {
+    let paths: Vec<PathBuf> = arguments.from.iter().chain(&arguments.paths).cloned().collect();
     let keys = arguments.keys.as_deref().map(|file| lines(file, key)).transpose()?.unwrap_or_default();
-    let heads = arguments.checkpoints.as_deref().map(|file| lines(file, head)).transpose()?.unwrap_or_default();
+    let mut heads = arguments.checkpoints.as_deref().map(|file| lines(file, head)).transpose()?.unwrap_or_default();
+    if arguments.cluster {
+        let kept = of_cluster(session)?;
+        for line in texts(&kept) {
+            heads.push(head(line).ok_or_else(|| CliError::Unexpected("a head is not what its node signed".into()))?);
+        }
+    }
     let expected = Expected { stream: arguments.stream.clone(), keys, heads };
-    let report =
-        verify(path, &expected).map_err(|error| CliError::file(path, "cannot read the audit trail in", &error))?;
+    if let Some(absent) = paths.iter().find(|path| !path.exists()) {
+        return Err(CliError::file(absent, "cannot read the audit trail in", &io::ErrorKind::NotFound.into()));
+    }
+    let shown = || paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join("`, `");
+    let report = verify(&paths, &expected)
+        .map_err(|error| CliError::Local(format!("cannot read the audit trail in `{}`: {error}", shown())))?;
     if report.streams.is_empty() {
-        return Err(CliError::Local(format!(
-            "there is no audit trail in `{}`: it holds no segment file",
-            path.display()
-        )));
+        return Err(CliError::Local(format!("there is no audit trail in `{}`: it holds no segment file", shown())));
     }
     Ok(report)
+}
+
+/// What the cluster keeps of its nodes' streams.
+fn of_cluster(session: &mut Session) -> Result<Value, CliError> {
+    let answer = session.client()?.get("sys/audit-heads", &[])?;
+    Ok(answer.map(|answer| answer.body["data"]["heads"].clone()).unwrap_or_default())
+}
+
+/// The heads as their nodes signed them.
+fn texts(heads: &Value) -> impl Iterator<Item = &str> {
+    heads.as_array().into_iter().flatten().filter_map(|head| head["checkpoint"].as_str())
+}
+
+fn show_heads(session: &mut Session) -> Result<(), CliError> {
+    let heads = of_cluster(session)?;
+    if session.output.format() != Format::Table || session.output.field().is_some() {
+        return session.output.document(&heads);
+    }
+    session.output.text(&texts(&heads).map(|line| format!("{line}\n")).collect::<String>())
 }
 
 fn show(session: &mut Session, report: &Report) -> Result<(), CliError> {
@@ -98,16 +133,25 @@ fn show(session: &mut Session, report: &Report) -> Result<(), CliError> {
                 (false, _) => "NOT WHOLE",
             };
             let numbers = [stream.first, stream.last, stream.events, stream.checkpoints];
-            let mut row = vec![stream.stream.clone()];
+            let mut row = vec![stream.stream.clone(), stream.folder.display().to_string()];
             row.extend(numbers.map(|number| number.to_string()));
             row.push(verdict.to_owned());
             row
         })
         .collect();
-    session.output.rows(&document, &["Stream", "First", "Last", "Records", "Checkpoints", "Verdict"], &rows)?;
+    session.output.rows(
+        &document,
+        &["Stream", "Folder", "First", "Last", "Records", "Checkpoints", "Verdict"],
+        &rows,
+    )?;
     for stream in &report.streams {
         for finding in &stream.errors {
-            session.output.hint(&format!("{} at record {}: {}", stream.stream, finding.seq, words(finding.kind)));
+            let file = finding.file.as_ref().map(|file| format!(", {}", file.display())).unwrap_or_default();
+            let what = match finding.kind {
+                FindingKind::Gap if finding.seq > stream.last => "the end is missing: the heads remember later records",
+                kind => words(kind),
+            };
+            session.output.hint(&format!("{} at record {}{file}: {what}", stream.stream, finding.seq));
         }
         if stream.errors_omitted > 0 {
             session.output.hint(&format!("{}: {} more findings", stream.stream, stream.errors_omitted));
@@ -152,10 +196,14 @@ fn key(line: &str) -> Option<[u8; 32]> {
 
 fn head(line: &str) -> Option<Head> {
     let said: Value = serde_json::from_str(line).ok()?;
+    if said.get("signature").is_some() {
+        return SignedHead::read(line).ok().map(Head::from);
+    }
     Some(Head {
         stream: said["stream"].as_str()?.to_owned(),
         seq: said["seq"].as_u64()?,
         hash: key(said["hash"].as_str()?)?,
+        key: None,
     })
 }
 

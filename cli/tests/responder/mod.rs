@@ -101,6 +101,13 @@ impl Responder {
         self.newest(request).0[name].to_str().unwrap().to_owned()
     }
 
+    /// A header of all such requests, in the order in which they came.
+    pub(crate) fn headers_of(&self, request: &str, name: &str) -> Vec<Option<String>> {
+        let state = self.state.lock().unwrap();
+        let such = state.seen.iter().filter(|(seen, ..)| seen == request);
+        such.map(|(_, headers, _)| headers.get(name).map(|value| value.to_str().unwrap().to_owned())).collect()
+    }
+
     /// A header of the newest request of all.
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         let state = self.state.lock().unwrap();

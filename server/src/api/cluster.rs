@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Context, init};
 use crate::app::Worker;
+use crate::barrier::Draft;
 use crate::cluster::authority::fingerprint;
 use crate::cluster::renewal;
 use crate::cluster::rows::{self, NodeRow, TOKENS_MAX};
@@ -192,18 +193,18 @@ async fn remove(context: &Context<'_>, number: u64) -> Result<Answer, Refusal> {
              bring another one back first, or remove this one with `force` if you know better",
         ));
     }
-    let removed = context
-        .write(|draft| {
-            let Some(row) = rows::draft_node(draft, number)? else { return Ok(false) };
-            seal::remove_node(draft, row.node)?;
-            rows::remove_node(draft, number)
-        })
-        .await?;
-    if !removed {
-        return Err(Refusal::AbsentBecause("there is no such member".into()));
-    }
+    let remove = |draft: &mut Draft<'_>| {
+        let Some(row) = rows::draft_node(draft, number)? else { return Ok(false) };
+        seal::remove_node(draft, row.node)?;
+        rows::remove_node(draft, number)
+    };
+    let render = |removed| match removed {
+        true => Ok(Answer::no_content()),
+        false => Err(Refusal::AbsentBecause("there is no such member".into())),
+    };
+    let answer = context.write_answer(remove, render).await?;
     app.cluster.nudge();
-    Ok(Answer::no_content())
+    Ok(answer)
 }
 
 /// Whether the voters without `gone` that answer would be less than a majority of the voters without it.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use keyward_model::Table;
-use keyward_model::event::EventOutcome;
+use keyward_model::event::{EventKind, EventOutcome};
 use keyward_storage::Reader;
 
 use crate::app::Worker;
@@ -18,6 +18,10 @@ use crate::mounts::{self, Kind, Mount};
 use crate::pep::Permit;
 use crate::record::{Facts, Receipt};
 use crate::refusal::Refusal;
+use crate::repeat::{Done, KEPT_MAX, Kept, Mark};
+
+const FULL: &str = "too many writes with an Idempotency-Key are remembered: nothing was changed; try again in some \
+                    minutes, or without";
 
 /// A permitted request in the hands of its endpoint.
 pub struct Context<'a> {
@@ -31,6 +35,8 @@ pub struct Context<'a> {
     pub permit: &'a Permit,
     facts: &'a RefCell<Facts>,
     receipt: Cell<Option<Receipt>>,
+    /// Of a request with an id of its caller's, until its work is done.
+    mark: Cell<Option<Mark>>,
 }
 
 impl<'a> Context<'a> {
@@ -42,7 +48,7 @@ impl<'a> Context<'a> {
         permit: &'a Permit,
         facts: &'a RefCell<Facts>,
     ) -> Self {
-        Self { worker, request, params, permit, facts, receipt: Cell::new(None) }
+        Self { worker, request, params, permit, facts, receipt: Cell::new(None), mark: Cell::new(None) }
     }
 
     /// The receipt of what was written, if anything was.
@@ -125,16 +131,90 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Looks whether this request came before, with its caller's id, and was done.
+    ///
+    /// # Errors
+    /// [`Refusal::Repeated`] if so; the id stands for another request.
+    pub fn refuse_again(&self) -> Result<(), Refusal> {
+        let Some(session) = self.permit.session().filter(|_| self.request.callers_id.is_some()) else { return Ok(()) };
+        let barrier = &self.worker.app.barrier;
+        let Some(mark) = Mark::of(self.request, &session.key, &*barrier.keyring()?) else { return Ok(()) };
+        let found = barrier.read(self.reader(), Table::Repeats, mark.key())?;
+        match found.map(|opened| mark.judge(&opened, barrier.now())).transpose()?.flatten() {
+            Some(done) => Err(Refusal::Repeated(done)),
+            None => {
+                self.mark.set(Some(mark));
+                Ok(())
+            }
+        }
+    }
+
+    /// The answer to a request that was done before, if it was kept. Its record says that nothing was changed.
+    ///
+    /// # Errors
+    /// [`Refusal::Repeated`]: it was not kept.
+    pub fn answer_again(&self, done: Box<Done>) -> Result<Answer, Refusal> {
+        let Some(answer) = done.answer() else { return Err(Refusal::Repeated(done)) };
+        self.note(|facts| {
+            facts.kind = EventKind::RequestRepeated;
+            facts.version = done.version;
+        });
+        Ok(answer)
+    }
+
     /// Decides and writes, with this request's record as the intent: what `decide` notes is in it. What it gives is the
-    /// result.
+    /// result. A repetition of the request is told that it was done, and no more.
+    ///
+    /// # Errors
+    /// What `decide` refuses, and those of [`Worker::write`]; [`Refusal::Repeated`].
+    pub async fn write<T>(&self, decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        self.write_marked(self.mark.take(), decide, |_| None).await
+    }
+
+    /// The same for an answer that holds no secret: a repetition of the request gets it again. `render` makes it of what
+    /// `decide` gives.
+    ///
+    /// # Errors
+    /// As [`Context::write`], and what `render` refuses.
+    pub async fn write_answer<T>(
+        &self,
+        mut decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
+        render: impl Fn(T) -> Result<Answer, Refusal>,
+    ) -> Result<Answer, Refusal> {
+        match self.mark.take() {
+            None => render(self.write_piece(decide).await?),
+            mark => self.write_marked(mark, |draft| render(decide(draft)?), Kept::of).await,
+        }
+    }
+
+    /// The same for a step of work that takes several, but for the last: when a request comes again, it goes on with them.
     ///
     /// # Errors
     /// What `decide` refuses, and those of [`Worker::write`].
-    pub async fn write<T>(&self, mut decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
+    pub async fn write_piece<T>(&self, decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        self.write_marked(None, decide, |_| None).await
+    }
+
+    async fn write_marked<T>(
+        &self,
+        mark: Option<Mark>,
+        mut decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
+        keep: impl Fn(&T) -> Option<Kept>,
+    ) -> Result<T, Refusal> {
         let decide = |draft: &mut Draft<'_>| {
+            if let Some(mark) = &mark {
+                mark.refuse_again(draft)?;
+            }
             self.token_stands(draft)?;
             self.mount_stands(draft)?;
-            decide(draft)
+            let decided = decide(draft)?;
+            if let Some(mark) = mark.filter(|_| draft.changes_anything()) {
+                if self.worker.app.barrier.generations().repeats() >= KEPT_MAX {
+                    return Err(Refusal::Unavailable(FULL.into()));
+                }
+                mark.remember(draft, self.request.id, self.facts.borrow().version, keep(&decided))?;
+            }
+            Ok(decided)
         };
         let (result, committed) = self.worker.write(self.facts, decide).await?;
         if let Some(committed) = &committed {

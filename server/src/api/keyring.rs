@@ -60,14 +60,16 @@ async fn rotate(context: &Context<'_>) -> Result<Answer, Refusal> {
     keyring.rotate(app.barrier.now(), app.barrier.entropy());
     let sealed = keyring.seal_to(&keys.root, app.barrier.entropy());
     context
-        .write(|draft| {
-            // Of two nodes that rotated, one after the other, none may leave an epoch of the other's out.
-            let stored = seal::draft_keyring(draft)?.ok_or(Refusal::Sealed)?;
-            if copy(&stored)?.active_epoch() != keys.active_epoch() {
-                return Err(Refusal::Unavailable("the keyring was rotated meanwhile; try again".into()));
-            }
-            seal::store_keyring(draft, &sealed)
-        })
-        .await?;
-    Ok(Answer::no_content())
+        .write_answer(
+            |draft| {
+                // Of two nodes that rotated, one after the other, none may leave an epoch of the other's out.
+                let stored = seal::draft_keyring(draft)?.ok_or(Refusal::Sealed)?;
+                if copy(&stored)?.active_epoch() != keys.active_epoch() {
+                    return Err(Refusal::Unavailable("the keyring was rotated meanwhile; try again".into()));
+                }
+                seal::store_keyring(draft, &sealed)
+            },
+            |()| Ok(Answer::no_content()),
+        )
+        .await
 }

@@ -120,15 +120,17 @@ pub async fn write(context: &Context<'_>, mount: Id, path: &str) -> Result<Answe
     canonical(path)?;
     let tree = entries(mount);
     context
-        .write(|draft| {
-            let key = tree.key(draft.keyring(), path);
-            if !draft.exists(Table::Entries, &key)? {
-                tree.add_folders(draft, path)?;
-            }
-            draft.put(Table::Entries, &key, Columns::default(), body.as_bytes())
-        })
-        .await?;
-    Ok(Answer::no_content())
+        .write_answer(
+            |draft| {
+                let key = tree.key(draft.keyring(), path);
+                if !draft.exists(Table::Entries, &key)? {
+                    tree.add_folders(draft, path)?;
+                }
+                draft.put(Table::Entries, &key, Columns::default(), body.as_bytes())
+            },
+            |()| Ok(Answer::no_content()),
+        )
+        .await
 }
 
 /// A form body as an object of strings.
@@ -157,16 +159,18 @@ pub async fn delete(context: &Context<'_>, mount: Id, path: &str) -> Result<Answ
     }
     let tree = entries(mount);
     context
-        .write(|draft| {
-            let key = tree.key(draft.keyring(), path);
-            if draft.exists(Table::Entries, &key)? {
-                draft.remove(Table::Entries, &key)?;
-                tree.remove_empty_folders(draft, path)?;
-            }
-            Ok(())
-        })
-        .await?;
-    Ok(Answer::no_content())
+        .write_answer(
+            |draft| {
+                let key = tree.key(draft.keyring(), path);
+                if draft.exists(Table::Entries, &key)? {
+                    draft.remove(Table::Entries, &key)?;
+                    tree.remove_empty_folders(draft, path)?;
+                }
+                Ok(())
+            },
+            |()| Ok(Answer::no_content()),
+        )
+        .await
 }
 
 /// One name, one key: no empty segment, no trailing slash.

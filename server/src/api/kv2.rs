@@ -424,14 +424,16 @@ async fn write_data(context: &Context<'_>, path: &str) -> Result<Answer, Refusal
     }
     let mount = context.mount()?;
     let (tree, config) = (secrets(mount), mount.kv.unwrap_or_default());
-    let (record, number) = context
-        .write(|draft| {
-            let added = add_version(draft, tree, path, &config, cas, Status::Current, data.as_bytes())?;
-            context.note(|facts| facts.version = Some(added.1));
-            Ok(added)
-        })
-        .await?;
-    Ok(written(context, &record, number))
+    context
+        .write_answer(
+            |draft| {
+                let added = add_version(draft, tree, path, &config, cas, Status::Current, data.as_bytes())?;
+                context.note(|facts| facts.version = Some(added.1));
+                Ok(added)
+            },
+            |(record, number)| Ok(written(context, &record, number)),
+        )
+        .await
 }
 
 /// The answer to a write: the metadata of its version.
@@ -457,42 +459,41 @@ async fn patch_data(context: &Context<'_>, path: &str) -> Result<Answer, Refusal
     }
     let mount = context.mount()?;
     let (tree, config) = (secrets(mount), mount.kv.unwrap_or_default());
-    let patched = context
-        .write(|draft| {
-            let Some((key, mut record)) = current(draft, tree, path)? else { return Ok(Patched::Missing) };
-            SecretRecord::check_cas(Some(&record), &config, cas)?;
-            let (number, blob) = match record.resolve(Selector::Current, draft.now()) {
-                Resolution::Live(version) => (version.number, version.blob),
-                Resolution::Deleted(version) | Resolution::Destroyed(version) => {
-                    let mut out = Vec::new();
-                    render::version(&mut out, version, &record);
-                    return Ok(Patched::Removed(out));
-                }
-                Resolution::Disabled | Resolution::Absent => return Ok(Patched::Missing),
-            };
-            let stored = draft
-                .version(record.id, number, blob)?
-                .ok_or_else(|| Refusal::internal(format!("version {number} has no blob")))?;
-            let merged =
-                patch::merge(stored.expose(), data.as_bytes()).map_err(|error| Refusal::internal(error.to_string()))?;
-            let blob = draft.reserve_blob();
-            let now = draft.now();
-            let new = NewVersion { status: Status::Current, blob, created_by: None };
-            let written = record.write(&config, cas, new, now)?;
-            draft.put_version(blob, record.id, written.number, merged.expose());
-            context.note(|facts| facts.version = Some(written.number));
-            for id in written.erase {
-                draft.erase_version(id);
+    let patch = |draft: &mut Draft<'_>| {
+        let Some((key, mut record)) = current(draft, tree, path)? else { return Ok(Patched::Missing) };
+        SecretRecord::check_cas(Some(&record), &config, cas)?;
+        let (number, blob) = match record.resolve(Selector::Current, draft.now()) {
+            Resolution::Live(version) => (version.number, version.blob),
+            Resolution::Deleted(version) | Resolution::Destroyed(version) => {
+                let mut out = Vec::new();
+                render::version(&mut out, version, &record);
+                return Ok(Patched::Removed(out));
             }
-            put_record(draft, &key, &record)?;
-            Ok(Patched::Written(Box::new(record), written.number))
-        })
-        .await?;
-    match patched {
+            Resolution::Disabled | Resolution::Absent => return Ok(Patched::Missing),
+        };
+        let stored = draft
+            .version(record.id, number, blob)?
+            .ok_or_else(|| Refusal::internal(format!("version {number} has no blob")))?;
+        let merged =
+            patch::merge(stored.expose(), data.as_bytes()).map_err(|error| Refusal::internal(error.to_string()))?;
+        let blob = draft.reserve_blob();
+        let now = draft.now();
+        let new = NewVersion { status: Status::Current, blob, created_by: None };
+        let written = record.write(&config, cas, new, now)?;
+        draft.put_version(blob, record.id, written.number, merged.expose());
+        context.note(|facts| facts.version = Some(written.number));
+        for id in written.erase {
+            draft.erase_version(id);
+        }
+        put_record(draft, &key, &record)?;
+        Ok(Patched::Written(Box::new(record), written.number))
+    };
+    let render = |patched| match patched {
         Patched::Written(record, number) => Ok(written(context, &record, number)),
         Patched::Missing => Err(Refusal::AbsentSilent),
         Patched::Removed(out) => Ok(Answer::raw(404, out)),
-    }
+    };
+    context.write_answer(patch, render).await
 }
 
 async fn delete_current(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
@@ -505,13 +506,15 @@ async fn delete_current(context: &Context<'_>, path: &str) -> Result<Answer, Ref
     }
     let tree = secrets(context.mount()?);
     context
-        .write(|draft| {
-            let Some((key, mut record)) = current(draft, tree, path)? else { return Ok(()) };
-            let now = draft.now();
-            if record.delete_current(now) { put_record(draft, &key, &record) } else { Ok(()) }
-        })
-        .await?;
-    Ok(Answer::no_content())
+        .write_answer(
+            |draft| {
+                let Some((key, mut record)) = current(draft, tree, path)? else { return Ok(()) };
+                let now = draft.now();
+                if record.delete_current(now) { put_record(draft, &key, &record) } else { Ok(()) }
+            },
+            |()| Ok(Answer::no_content()),
+        )
+        .await
 }
 
 async fn versions(context: &Context<'_>, family: Family, path: &str) -> Result<Answer, Refusal> {
@@ -526,23 +529,25 @@ async fn versions(context: &Context<'_>, family: Family, path: &str) -> Result<A
     let mount = context.mount()?;
     let (tree, config) = (secrets(mount), mount.kv.unwrap_or_default());
     context
-        .write(|draft| {
-            let Some((key, mut record)) = current(draft, tree, path)? else { return Ok(()) };
-            let now = draft.now();
-            let before = record.clone();
-            match family {
-                Family::Delete => drop(record.delete(&numbers, now)),
-                Family::Undelete => drop(record.undelete(&config, &numbers, now)),
-                _ => {
-                    for id in record.destroy(&numbers) {
-                        draft.erase_version(id);
+        .write_answer(
+            |draft| {
+                let Some((key, mut record)) = current(draft, tree, path)? else { return Ok(()) };
+                let now = draft.now();
+                let before = record.clone();
+                match family {
+                    Family::Delete => drop(record.delete(&numbers, now)),
+                    Family::Undelete => drop(record.undelete(&config, &numbers, now)),
+                    _ => {
+                        for id in record.destroy(&numbers) {
+                            draft.erase_version(id);
+                        }
                     }
                 }
-            }
-            if record == before { Ok(()) } else { put_record(draft, &key, &record) }
-        })
-        .await?;
-    Ok(Answer::no_content())
+                if record == before { Ok(()) } else { put_record(draft, &key, &record) }
+            },
+            |()| Ok(Answer::no_content()),
+        )
+        .await
 }
 
 async fn change_metadata(context: &Context<'_>, path: &str, verb: Verb) -> Result<Answer, Refusal> {
@@ -552,9 +557,13 @@ async fn change_metadata(context: &Context<'_>, path: &str, verb: Verb) -> Resul
     }
     let mount = context.mount()?;
     let (tree, config) = (secrets(mount), mount.kv.unwrap_or_default());
-    if !change.is_empty() {
-        let found = context
-            .write(|draft| {
+    let warned = || Answer::warned(change.warnings(&config).into_iter().map(str::to_owned).collect());
+    if change.is_empty() {
+        return Ok(warned());
+    }
+    context
+        .write_answer(
+            |draft| {
                 let now = draft.now();
                 let Some((key, mut record)) = current(draft, tree, path)? else {
                     if verb == Verb::Patch {
@@ -568,13 +577,10 @@ async fn change_metadata(context: &Context<'_>, path: &str, verb: Verb) -> Resul
                 record.apply_metadata(&change, &config, now)?;
                 put_record(draft, &key, &record)?;
                 Ok(true)
-            })
-            .await?;
-        if !found {
-            return Err(Refusal::AbsentSilent);
-        }
-    }
-    Ok(Answer::warned(change.warnings(&config).into_iter().map(str::to_owned).collect()))
+            },
+            |found| if found { Ok(warned()) } else { Err(Refusal::AbsentSilent) },
+        )
+        .await
 }
 
 async fn delete_metadata(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
@@ -585,8 +591,7 @@ async fn delete_metadata(context: &Context<'_>, path: &str) -> Result<Answer, Re
         return Ok(answer);
     }
     let tree = secrets(context.mount()?);
-    context.write(|draft| remove(draft, tree, path)).await?;
-    Ok(Answer::no_content())
+    context.write_answer(|draft| remove(draft, tree, path), |()| Ok(Answer::no_content())).await
 }
 
 /// Removes a secret with all its versions and settings; nothing there is no error.
@@ -626,19 +631,21 @@ async fn change_config(context: &Context<'_>) -> Result<Answer, Refusal> {
     let change = ConfigChange::from_params(context.params)?;
     let id = context.mount()?.id;
     context
-        .write(|draft| {
-            let Some(opened) = draft.get(Table::Mounts, &id.0)? else { return Err(Refusal::Absent) };
-            let mut mount = mounts::decode(opened.body.expose())?;
-            let before = mount.kv;
-            mount.kv = Some(before.unwrap_or_default().with(change));
-            if mount.kv == before {
-                Ok(())
-            } else {
-                draft.put(Table::Mounts, &id.0, Columns::default(), &mount.encode()?)
-            }
-        })
-        .await?;
-    Ok(Answer::no_content())
+        .write_answer(
+            |draft| {
+                let Some(opened) = draft.get(Table::Mounts, &id.0)? else { return Err(Refusal::Absent) };
+                let mut mount = mounts::decode(opened.body.expose())?;
+                let before = mount.kv;
+                mount.kv = Some(before.unwrap_or_default().with(change));
+                if mount.kv == before {
+                    Ok(())
+                } else {
+                    draft.put(Table::Mounts, &id.0, Columns::default(), &mount.encode()?)
+                }
+            },
+            |()| Ok(Answer::no_content()),
+        )
+        .await
 }
 
 impl From<KvError> for Refusal {

@@ -1,7 +1,9 @@
-//! The node's numbers for Prometheus: `sys/metrics`, which is `/metrics`, too.
+//! The node's numbers, for Prometheus and as JSON: `sys/metrics`, which is `/metrics`, too.
 //!
 //! They are looked at and written down when somebody asks. Labels are names of nodes and words of ours: nothing that a
 //! caller can invent, and no path. Every node tells of itself; only the leader knows how far the others are.
+
+mod json;
 
 use std::sync::atomic::AtomicU64;
 
@@ -35,18 +37,18 @@ type Level = Gauge<u64, AtomicU64>;
 /// # Errors
 /// No such path or verb, or another format.
 pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
-    if context.rest() != "metrics" {
+    if context.request.path != "sys/metrics" {
         return Err(Refusal::UnsupportedPath);
     }
     if context.request.operation != Operation::Read {
         return Err(Refusal::UnsupportedOperation);
     }
-    if context.params.string("format")?.as_deref() != Some("prometheus") {
-        return Err(Refusal::malformed(
-            "the numbers are written for Prometheus only: ask for `sys/metrics?format=prometheus`, or for `/metrics`",
-        ));
+    let text = text(context.worker)?;
+    match context.params.string("format")?.as_deref() {
+        Some("prometheus") => Ok(Answer { status: 200, form: Form::Text(CONTENT_TYPE, text.into_bytes()) }),
+        None | Some("") => Ok(Answer::bare(200, &json::of_text(&text, context.worker.app.barrier.now()))),
+        Some(_) => Err(Refusal::malformed("`format` is `prometheus`, or not given, for JSON")),
     }
-    Ok(Answer { status: 200, form: Form::Text(CONTENT_TYPE, text(context.worker)?.into_bytes()) })
 }
 
 /// All numbers as they are now.

@@ -42,6 +42,7 @@ use keyward_policy::{Acl, Operation};
 
 use crate::app::Worker;
 use crate::authn::token::{Token, TokenKind};
+use crate::config::Listen;
 use crate::http::answer::{Answer, Form};
 use crate::http::fields::Params;
 use crate::http::request::{Face, Request};
@@ -51,8 +52,9 @@ use crate::record::Facts;
 use crate::refusal::Refusal;
 
 /// How a path is guarded.
-pub fn door(request: &Request) -> Door {
+pub fn door(request: &Request, listen: &Listen) -> Door {
     match request.path.as_str() {
+        "sys/metrics" if listen.open_metrics && request.operation == Operation::Read => Door::Open,
         "sys/health" | "sys/seal-status" | "sys/leader" | "sys/init" | "sys/unseal" | "sys/seal" | "sys/step-down" => {
             Door::Open
         }
@@ -167,6 +169,7 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     }
     match context.request.path.as_str() {
         "sys/health" | "sys/seal-status" | "sys/leader" => return status::act(context),
+        "sys/metrics" if context.permit.door() == Door::Open => return metrics::act(context),
         "sys/step-down" if context.request.operation == Operation::Update => return cluster::step_down(context).await,
         "sys/step-down" => return Err(Refusal::UnknownVerb),
         "sys/init" | "sys/unseal" | "sys/seal" => return init::act(context).await,

@@ -119,15 +119,17 @@ async fn enable(context: &Context<'_>, auth: bool, place: &str) -> Result<Answer
     mount.accessor = accessor_of(mount.type_name(), entropy);
     let place = place.to_owned();
     context
-        .write(|draft| {
-            let table = current(draft)?;
-            if let Some(taken) = table.iter().find(|m| m.path.starts_with(&place) || place.starts_with(&m.path)) {
-                return Err(Refusal::malformed(format!("path is already in use at {}", shown(taken))));
-            }
-            put(draft, &mount)
-        })
-        .await?;
-    Ok(Answer::no_content())
+        .write_answer(
+            |draft| {
+                let table = current(draft)?;
+                if let Some(taken) = table.iter().find(|m| m.path.starts_with(&place) || place.starts_with(&m.path)) {
+                    return Err(Refusal::malformed(format!("path is already in use at {}", shown(taken))));
+                }
+                put(draft, &mount)
+            },
+            |()| Ok(Answer::no_content()),
+        )
+        .await
 }
 
 /// The mount that the request describes, checked in the order of Vault.

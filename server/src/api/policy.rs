@@ -171,23 +171,25 @@ async fn write(context: &Context<'_>, face: Face, given: &str, name: &str) -> Re
     if name.len() > NAME_BYTES_MAX {
         return Err(Refusal::malformed(format!("a policy name has at most {NAME_BYTES_MAX} bytes")));
     }
-    context
-        .write(|draft| {
-            let key = policies::key_of(draft.keyring(), name);
-            let before = draft.get(Table::Policies, &key)?;
-            let version = match before {
-                Some(opened) => policies::decode(opened.body.expose())?.version + 1,
-                None => 1,
-            };
-            let stored = Stored { name: name.into(), text: text.clone(), modified: draft.now(), version };
-            let body = serde_json::to_vec(&stored).map_err(|error| Refusal::internal(error.to_string()))?;
-            draft.put(Table::Policies, &key, Columns::default(), &body)
-        })
-        .await?;
     if let Some(warning) = context.params.warn_ignored(&["policy", "rules", "name"]) {
         warnings.insert(0, warning);
     }
-    Ok(Answer::warned(warnings))
+    context
+        .write_answer(
+            |draft| {
+                let key = policies::key_of(draft.keyring(), name);
+                let before = draft.get(Table::Policies, &key)?;
+                let version = match before {
+                    Some(opened) => policies::decode(opened.body.expose())?.version + 1,
+                    None => 1,
+                };
+                let stored = Stored { name: name.into(), text: text.clone(), modified: draft.now(), version };
+                let body = serde_json::to_vec(&stored).map_err(|error| Refusal::internal(error.to_string()))?;
+                draft.put(Table::Policies, &key, Columns::default(), &body)
+            },
+            |()| Ok(Answer::warned(warnings.clone())),
+        )
+        .await
 }
 
 async fn delete(context: &Context<'_>, name: &str) -> Result<Answer, Refusal> {
@@ -197,10 +199,12 @@ async fn delete(context: &Context<'_>, name: &str) -> Result<Answer, Refusal> {
         _ => {}
     }
     context
-        .write(|draft| {
-            let key = policies::key_of(draft.keyring(), name);
-            draft.remove(Table::Policies, &key)
-        })
-        .await?;
-    Ok(Answer::no_content())
+        .write_answer(
+            |draft| {
+                let key = policies::key_of(draft.keyring(), name);
+                draft.remove(Table::Policies, &key)
+            },
+            |()| Ok(Answer::no_content()),
+        )
+        .await
 }

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::app::Worker;
 use crate::build;
-use crate::cluster::rows;
+use crate::cluster::heads;
+use crate::cluster::rows::{self, NodeRow};
 use crate::http::answer::Answer;
 use crate::refusal::Refusal;
 use crate::seal;
@@ -25,12 +26,16 @@ pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         "sys/health" | "sys/seal-status" | "sys/leader" => Err(Refusal::UnknownVerb),
         "sys/ha-status" if read => Ok(Answer::injected(&ha_status(context.worker)?)),
         "sys/audit-key" if read => Ok(Answer::injected(&audit_key(context.worker))),
+        "sys/audit-heads" if read => Ok(Answer::data(&audit_heads(context.worker)?)),
         "sys/config/cors" if read => Ok(Answer::injected(&json!({ "enabled": false }))),
         "sys/host-info" if read => Ok(Answer::injected(&host_info(context.worker))),
         "sys/version-history/" if context.request.operation == Operation::List => version_history(context),
-        "sys/ha-status" | "sys/audit-key" | "sys/config/cors" | "sys/host-info" | "sys/version-history/" => {
-            Err(Refusal::UnsupportedOperation)
-        }
+        "sys/ha-status"
+        | "sys/audit-key"
+        | "sys/audit-heads"
+        | "sys/config/cors"
+        | "sys/host-info"
+        | "sys/version-history/" => Err(Refusal::UnsupportedOperation),
         _ => Err(Refusal::UnsupportedPath),
     }
 }
@@ -144,6 +149,25 @@ fn leader(worker: &Worker) -> Result<Value, Refusal> {
 fn audit_key(worker: &Worker) -> Value {
     let journal = worker.app.journal();
     json!({ "stream": journal.stream(), "key": worker.app.audit_key(), "algorithm": "ed25519" })
+}
+
+/// Where the audit streams of all nodes stand, as each of them signed it.
+fn audit_heads(worker: &Worker) -> Result<Value, Refusal> {
+    let names = rows::nodes(worker.reader())?;
+    let shown = heads::all(worker.reader())?.into_iter().map(|(head, row)| {
+        let of_stream = |node: &NodeRow| head.stream.starts_with(&node.node.to_uuid());
+        let name = names.iter().find(|(_, node)| of_stream(node)).map(|(_, node)| node.name.clone());
+        json!({
+            "stream": head.stream,
+            "name": name,
+            "seq": head.seq,
+            "hash": hex::encode(head.hash),
+            "key": hex::encode(head.key),
+            "taken": row.taken.rfc3339(),
+            "checkpoint": head.text,
+        })
+    });
+    Ok(json!({ "heads": shown.collect::<Vec<_>>() }))
 }
 
 fn host_info(worker: &Worker) -> Value {

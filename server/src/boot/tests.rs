@@ -185,9 +185,61 @@ fn records_of_writes_that_a_crash_kept_from_the_audit_file_are_made_at_the_next_
     let last = recorded(&running);
     assert!(last > 0);
     assert!(running.stop());
-    // The audit file ends earlier than the log: everything after its end is there again after a start.
+    // The files are gone, which the state knows: a new stream has to be asked for. Then everything that the log holds is
+    // there again after a start.
     fs::remove_dir_all(folder.path().join("data/audit")).unwrap();
+    let error = start(config(folder.path()), None).unwrap_err().to_string();
+    assert!(error.contains("ends at record 0"), "{error}");
+    let identity = folder.path().join("data/identity.json");
+    let text = fs::read_to_string(&identity).unwrap();
+    fs::write(&identity, text.replace("\"incarnation\": 1", "\"incarnation\": 2")).unwrap();
     let running = start(config(folder.path()), None).unwrap();
     assert!(recorded(&running) >= last);
     assert!(running.stop());
+}
+
+#[test]
+fn an_audit_stream_whose_end_was_cut_off_is_told_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(config(folder.path()), None).unwrap();
+    assert_eq!(ask(running.app.config.listen.address, "", "POST", "sys/init", "{}").0, 200);
+    for _ in 0..5 {
+        ask(running.app.config.listen.address, "nobody", "GET", "sys/mounts", "");
+    }
+    assert!(running.stop());
+    let mut files = fs::read_dir(folder.path().join("data/audit")).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.find(|path| path.extension().is_some_and(|end| end == "jsonl")).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.lines().last().unwrap().contains("AUDIT_CHECKPOINT"), "the last record of a clean stop");
+
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    fs::write(&file, lines[..lines.len() - 3].concat()).unwrap();
+    let error = start(config(folder.path()), None).unwrap_err().to_string();
+    assert!(error.contains("its end was cut off"), "{error}");
+    // Another history of the same length.
+    let forged: Vec<String> = lines.iter().map(|line| line.replace("\"AUTH_FAILURE\"", "\"AUTH_SUCCESS\"")).collect();
+    fs::write(&file, forged.concat()).unwrap();
+    assert!(start(config(folder.path()), None).is_err());
+    fs::write(&file, &text).unwrap();
+    let running = start(config(folder.path()), None).unwrap();
+    assert!(running.stop());
+}
+
+#[test]
+fn a_sealed_node_tells_its_numbers_where_that_is_said() {
+    for (open_metrics, status) in [(false, 503), (true, 200)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        config.listen.open_metrics = open_metrics;
+        let running = start(config, None).unwrap();
+        let (found, told) = ask(running.app.config.listen.address, "", "GET", "sys/metrics", "");
+        assert_eq!(found, status, "{told}");
+        if open_metrics {
+            let gauges = told["Gauges"].as_array().unwrap();
+            let sealed = gauges.iter().find(|gauge| gauge["Name"] == "keyward_sealed").unwrap();
+            assert_eq!(sealed["Value"], 1.0);
+            assert_eq!(running.app.journal().head().0, 1, "the start is recorded, and no scrape");
+        }
+        assert!(running.stop());
+    }
 }

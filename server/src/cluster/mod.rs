@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`rows`] (what the cluster knows of itself), [`authority`] and [`certificate`] (what makes a member),
 //! [`names`] and [`tls`] (how members know each other), [`token`], [`wire`] and [`join`] (how a node becomes one),
-//! [`renewal`] (certificates after the first), [`node`] (this one), [`listener`] with `movable`, and [`dialer`] (its port, and
-//! theirs).
+//! [`renewal`] (certificates after the first), [`heads`] (where the audit of all nodes stands), [`node`] (this one),
+//! [`listener`] with `movable`, and [`dialer`] (its port, and theirs).
 
 pub mod rows;
 
@@ -22,6 +22,8 @@ pub mod wire;
 pub mod join;
 
 pub mod renewal;
+
+pub mod heads;
 
 pub mod node;
 

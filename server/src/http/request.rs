@@ -18,6 +18,7 @@ use super::limits::Room;
 use super::{duration, gotext};
 use crate::api::native;
 use crate::refusal::Refusal;
+use crate::repeat::CallersId;
 
 /// Where the node's numbers are.
 const METRICS: &str = "sys/metrics";
@@ -62,6 +63,8 @@ pub struct Request {
     pub source: IpAddr,
     /// `X-Vault-Wrap-TTL`, if it asks for wrapping.
     pub wrap_ttl: Option<Duration>,
+    /// `Idempotency-Key`, if it came: the caller's own id of a write.
+    pub callers_id: Option<CallersId>,
     /// What the body takes of the memory for bodies.
     _room: Option<Room>,
 }
@@ -202,6 +205,7 @@ impl Head {
         let body = if self.has_body { body } else { Bytes::new() };
         let form = is_form(&headers, &body);
         let wrap_ttl = wrap_ttl(&headers)?;
+        let callers_id = callers_id(&headers)?;
         let relative = |path: &str| path.split('/').any(|segment| segment == "." || segment == "..");
         if self.face == Face::Compatible && relative(&self.path) {
             return Err(Refusal::malformed("relative paths not supported"));
@@ -220,6 +224,7 @@ impl Head {
             headers,
             source,
             wrap_ttl,
+            callers_id,
             _room: None,
         })
     }
@@ -401,6 +406,13 @@ fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
             Err(Refusal::malformed("error parsing X-Vault-Wrap-TTL header: requested wrap ttl cannot be negative"))
         }
     }
+}
+
+fn callers_id(headers: &HeaderMap) -> Result<Option<CallersId>, Refusal> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    // Two of them would be two names for one thing.
+    CallersId::read(if values.next().is_some() { b"" } else { value.as_bytes() }).map(Some)
 }
 
 #[cfg(test)]

@@ -179,19 +179,19 @@ async fn passed_on(worker: Rc<Worker>, connection: ForwardedConnection, watcher:
 
 /// One request that another node passed on. It saw to the limits; who calls stands in its own fields.
 async fn handle_passed_on(worker: &Rc<Worker>, peer: u64, mut request: HttpRequest<Incoming>) -> Response<Body> {
-    let not_taken = |id| Answer::empty(forward::NOT_LEADER).into_response(id, false);
+    if request.uri().path() == forward::HEAD_PATH {
+        let status = forward::take_head(worker, peer, request.into_body()).await;
+        return Answer::empty(status).into_response(Id::ZERO, false);
+    }
+    let head = request.method() == Method::HEAD;
     let Some((source, id)) = forward::origin(request.headers_mut()) else {
         tracing::warn!(peer, "a request was passed on, and not as members do it");
-        return not_taken(Id::ZERO);
+        return Answer::empty(forward::NOT_LEADER).into_response(Id::ZERO, head);
     };
     worker.app.traffic.taken.note();
     let face = if native::claims(request.uri().path()) { Face::Native } else { Face::Compatible };
-    let head = request.method() == Method::HEAD;
     match read(worker, request, id, source).await {
-        Ok(request) => {
-            let answer = forward::settle_passed_on(worker, peer, &Rc::new(request)).await;
-            answer.map_or_else(|| not_taken(id), |answer| answer.into_response(id, head))
-        }
+        Ok(request) => forward::settle_passed_on(worker, peer, &Rc::new(request)).await.into_response(id, head),
         Err(Early::Refused(refusal)) => {
             refuse(&pep::turn_away(worker, id, source, face, refusal).await, id, face, head)
         }

@@ -1,5 +1,5 @@
 //! What the server does by itself: ending tokens whose time is up, wrapping data keys anew after a rotation, closing
-//! mounts that were closed and are not done, the audit stream's open checkpoint, renewing the certificate of the local CA.
+//! mounts that were closed and are not done, forgetting the ids of old writes, the audit stream's open checkpoint, renewing the certificate of the local CA.
 
 pub mod reaper;
 
@@ -9,6 +9,8 @@ pub mod closing;
 
 pub mod members;
 
+pub mod repeats;
+
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::Worker;
+use crate::cluster::heads;
 use crate::http::tls::Acceptor;
 use crate::refusal::Refusal;
 
@@ -41,6 +44,7 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
         if let Err(error) = worker.app.journal().checkpoint(worker.app.barrier.now()) {
             tracing::warn!(error = %error, "the audit checkpoint is late");
         }
+        heads::turn(&worker, &mut progress.heads).await;
         let now_s = worker.app.barrier.now().seconds();
         if let Some(tls) = tls.as_ref().filter(|_| now_s - certificate_seen_s >= CERTIFICATE_EVERY_S) {
             certificate_seen_s = now_s;
@@ -56,11 +60,12 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
         if worker.app.barrier.is_sealed() || !worker.app.barrier.node().leads() {
             continue;
         }
-        let Progress { rewrap, closing } = &mut progress;
+        let Progress { rewrap, closing, .. } = &mut progress;
         for (job, done) in [
             ("reaper", reap(&worker).await),
             ("rewrap", rewrap_some(&worker, rewrap).await),
             ("closing", closing.turn(&worker).await),
+            ("repeats", repeats::forget(&worker).await.map(drop)),
         ] {
             if let Err(refusal) = done {
                 tracing::warn!(job, ?refusal, "a job is put off to its next turn");
@@ -74,6 +79,7 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
 struct Progress {
     rewrap: rewrap::Progress,
     closing: closing::Progress,
+    heads: heads::Progress,
 }
 
 async fn reap(worker: &Worker) -> Result<(), Refusal> {

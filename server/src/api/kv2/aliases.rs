@@ -52,15 +52,17 @@ async fn set(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
     });
     let tree = secrets(context.mount()?);
     context
-        .write(|draft| {
-            let (key, mut record) = current(draft, tree, path)?.ok_or(Refusal::Absent)?;
-            let now = draft.now();
-            let before = record.clone();
-            record.set_alias(&name, number, Expected { version: expected, revision: None }, now)?;
-            if record == before { Ok(()) } else { put_record(draft, &key, &record) }
-        })
-        .await?;
-    Ok(Answer::no_content())
+        .write_answer(
+            |draft| {
+                let (key, mut record) = current(draft, tree, path)?.ok_or(Refusal::Absent)?;
+                let now = draft.now();
+                let before = record.clone();
+                record.set_alias(&name, number, Expected { version: expected, revision: None }, now)?;
+                if record == before { Ok(()) } else { put_record(draft, &key, &record) }
+            },
+            |()| Ok(Answer::no_content()),
+        )
+        .await
 }
 
 impl From<LifecycleError> for Refusal {

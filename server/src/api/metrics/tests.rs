@@ -90,7 +90,7 @@ fn whoever_may_read_them_is_told() {
             assert_eq!(text.contains("keyward_"), expected == 200, "{token}: {text}");
         }
         for (method, path, expected) in [
-            ("GET", "sys/metrics", 400),
+            ("GET", "sys/metrics", 200),
             ("GET", "sys/metrics?format=json", 400),
             ("GET", "sys/metrics/more?format=prometheus", 404),
             ("DELETE", "sys/metrics", 405),
@@ -100,5 +100,25 @@ fn whoever_may_read_them_is_told() {
         }
         worker.app.seal();
         assert_eq!(scrape(worker, "watcher").await.0, 503);
+    });
+}
+
+#[test]
+fn without_a_format_they_are_json_as_vault_has_it() {
+    on_a_node(async |worker, _| {
+        worker.app.traffic.passed_on.note();
+        let (status, told) = ask(worker, "root", "GET", "sys/metrics", "").await;
+        assert_eq!(status, 200, "{told}");
+        assert_eq!(told["Timestamp"], "2023-11-14 22:13:20 +0000 UTC");
+        let named = |list: &str, name: &str| {
+            let found = told[list].as_array().unwrap().iter().find(|sample| sample["Name"] == name);
+            found.unwrap_or_else(|| panic!("no {name} in {told}")).clone()
+        };
+        assert_eq!(named("Gauges", "keyward_sealed")["Value"], 0.0);
+        assert_eq!(named("Gauges", "keyward_build_info")["Labels"]["version"], build::VERSION);
+        assert_eq!(named("Counters", "keyward_requests_passed_on")["Count"], 1.0);
+        let (_, text) = scrape(worker, "root").await;
+        let lists = ["Gauges", "Counters"].map(|list| told[list].as_array().unwrap().len());
+        assert_eq!(lists.iter().sum::<usize>(), samples(&text).len(), "each number stands there once");
     });
 }

@@ -37,20 +37,24 @@ pub(super) async fn create(
         metadata_cas: Some(0),
         ..MetadataChange::default()
     };
-    let record = context
-        .write(|draft| {
-            if kv2::current(draft, tree, path)?.is_some() {
-                return Err(Refusal::explained(Problem::CAS_MISMATCH, "there is a secret at this path already"));
-            }
-            let record = SecretRecord::with_metadata(Id::random(draft.entropy()), &change, &config, draft.now())?;
-            let key = kv2::place(draft, tree, path, &record)?;
-            kv2::put_record(draft, &key, &record)?;
-            Ok(record)
-        })
-        .await?;
     let uri = uri::of(&call.place.name, path);
-    let body = json!({ "secretId": record.id.to_uuid(), "uri": uri, "created": moment(record.created) });
-    Ok(Answer::bare(201, &body))
+    context
+        .write_answer(
+            |draft| {
+                if kv2::current(draft, tree, path)?.is_some() {
+                    return Err(Refusal::explained(Problem::CAS_MISMATCH, "there is a secret at this path already"));
+                }
+                let record = SecretRecord::with_metadata(Id::random(draft.entropy()), &change, &config, draft.now())?;
+                let key = kv2::place(draft, tree, path, &record)?;
+                kv2::put_record(draft, &key, &record)?;
+                Ok(record)
+            },
+            |record| {
+                let body = json!({ "secretId": record.id.to_uuid(), "uri": uri, "created": moment(record.created) });
+                Ok(Answer::bare(201, &body))
+            },
+        )
+        .await
 }
 
 /// A version of the value in the body: a text is stored as `{"value": …}`, an object as the bytes that came.
@@ -75,7 +79,7 @@ pub(super) async fn version(
         wrapped.as_bytes()
     };
     let cas = expected.map(|number| i64::try_from(number).unwrap_or(i64::MAX));
-    let (record, number) = change(context, call, mount, |draft, record| {
+    change(context, call, mount, |draft, record| {
         let blob = draft.reserve_blob();
         let now = draft.now();
         let new = NewVersion { status, blob, created_by: None };
@@ -89,13 +93,14 @@ pub(super) async fn version(
             draft.erase_version(id);
         }
         Ok(written.number)
-    })
-    .await?;
+    }, |record, number| {
     let created = record.version(number).map(|version| moment(version.created));
-    Ok(Answer::bare(
+    Answer::bare(
         201,
         &json!({ "secretId": record.id.to_uuid(), "version": number, "status": status.name(), "created": created }),
-    ))
+    )
+    })
+    .await
 }
 
 /// An alias points to a version.
@@ -111,20 +116,27 @@ pub(super) async fn point(
     expected: Expected,
     demote: Demote,
 ) -> Result<Answer, Refusal> {
-    let (record, ()) = change(context, call, mount, |draft, record| {
-        let now = draft.now();
-        let moved = match name {
-            "current" => record.promote(number, expected, demote, now),
-            _ => record.set_alias(name, number, expected, now),
-        };
-        moved.map_err(|error| refused(context, call, &error))
-    })
-    .await?;
-    let revision = record.aliases.get(name).map(|pointer| pointer.revision);
-    Ok(Answer::bare(
-        200,
-        &json!({ "secretId": record.id.to_uuid(), "alias": name, "version": number, "revision": revision }),
-    ))
+    change(
+        context,
+        call,
+        mount,
+        |draft, record| {
+            let now = draft.now();
+            let moved = match name {
+                "current" => record.promote(number, expected, demote, now),
+                _ => record.set_alias(name, number, expected, now),
+            };
+            moved.map_err(|error| refused(context, call, &error))
+        },
+        |record, ()| {
+            let revision = record.aliases.get(name).map(|pointer| pointer.revision);
+            Answer::bare(
+                200,
+                &json!({ "secretId": record.id.to_uuid(), "alias": name, "version": number, "revision": revision }),
+            )
+        },
+    )
+    .await
 }
 
 /// An alias is taken away.
@@ -138,11 +150,14 @@ pub(super) async fn unpoint(
     name: &str,
     expected: Expected,
 ) -> Result<Answer, Refusal> {
-    change(context, call, mount, |_, record| {
-        record.remove_alias(name, expected).map_err(|error| refused(context, call, &error))
-    })
-    .await?;
-    Ok(Answer::no_content())
+    change(
+        context,
+        call,
+        mount,
+        |_, record| record.remove_alias(name, expected).map_err(|error| refused(context, call, &error)),
+        |_, ()| Answer::no_content(),
+    )
+    .await
 }
 
 /// A version is never returned from now on.
@@ -156,12 +171,17 @@ pub(super) async fn disable(
     number: u64,
     how: Disable,
 ) -> Result<Answer, Refusal> {
-    let (record, ()) = change(context, call, mount, |draft, record| {
-        let now = draft.now();
-        record.disable(number, how, now).map_err(|error| refused(context, call, &error))
-    })
-    .await?;
-    Ok(status_of(&record, number))
+    change(
+        context,
+        call,
+        mount,
+        |draft, record| {
+            let now = draft.now();
+            record.disable(number, how, now).map_err(|error| refused(context, call, &error))
+        },
+        |record, ()| status_of(&record, number),
+    )
+    .await
 }
 
 /// A disabled version is returned again.
@@ -169,14 +189,19 @@ pub(super) async fn disable(
 /// # Errors
 /// No such version, or it is not disabled.
 pub(super) async fn enable(context: &Context<'_>, call: &Call, mount: &Mount, number: u64) -> Result<Answer, Refusal> {
-    let (record, ()) = change(context, call, mount, |draft, record| {
-        let now = draft.now();
-        record.enable(number, now).map_err(|error| refused(context, call, &error))?;
-        context.note(|facts| facts.version_status = record.version(number).map(|version| version.status.name()));
-        Ok(())
-    })
-    .await?;
-    Ok(status_of(&record, number))
+    change(
+        context,
+        call,
+        mount,
+        |draft, record| {
+            let now = draft.now();
+            record.enable(number, now).map_err(|error| refused(context, call, &error))?;
+            context.note(|facts| facts.version_status = record.version(number).map(|version| version.status.name()));
+            Ok(())
+        },
+        |record, ()| status_of(&record, number),
+    )
+    .await
 }
 
 /// A version's value is gone for good.
@@ -185,16 +210,22 @@ pub(super) async fn enable(context: &Context<'_>, call: &Call, mount: &Mount, nu
 /// No such version; its status does not allow it; it must be kept a while yet.
 pub(super) async fn destroy(context: &Context<'_>, call: &Call, mount: &Mount, number: u64) -> Result<Answer, Refusal> {
     let retention = i64::from(context.worker.app.config.lifecycle.retention_min_s);
-    let (record, ()) = change(context, call, mount, |draft, record| {
-        let now = draft.now();
-        let blob = record.destroy_version(number, retention, now).map_err(|error| refused(context, call, &error))?;
-        if let Some(blob) = blob {
-            draft.erase_version(blob);
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(status_of(&record, number))
+    change(
+        context,
+        call,
+        mount,
+        |draft, record| {
+            let now = draft.now();
+            let blob =
+                record.destroy_version(number, retention, now).map_err(|error| refused(context, call, &error))?;
+            if let Some(blob) = blob {
+                draft.erase_version(blob);
+            }
+            Ok(())
+        },
+        |record, ()| status_of(&record, number),
+    )
+    .await
 }
 
 /// Soft deletion of a version or of the whole secret.
@@ -202,12 +233,17 @@ pub(super) async fn destroy(context: &Context<'_>, call: &Call, mount: &Mount, n
 /// # Errors
 /// No such version; its status does not allow it.
 pub(super) async fn delete(context: &Context<'_>, call: &Call, mount: &Mount, scope: Scope) -> Result<Answer, Refusal> {
-    change(context, call, mount, |draft, record| {
-        let now = draft.now();
-        record.soft_delete(scope, now).map_err(|error| refused(context, call, &error))
-    })
-    .await?;
-    Ok(Answer::no_content())
+    change(
+        context,
+        call,
+        mount,
+        |draft, record| {
+            let now = draft.now();
+            record.soft_delete(scope, now).map_err(|error| refused(context, call, &error))
+        },
+        |_, ()| Answer::no_content(),
+    )
+    .await
 }
 
 /// Takes back a soft deletion.
@@ -221,34 +257,43 @@ pub(super) async fn undelete(
     scope: Scope,
 ) -> Result<Answer, Refusal> {
     let config = mount.kv.unwrap_or_default();
-    change(context, call, mount, |draft, record| {
-        let now = draft.now();
-        record.soft_undelete(scope, &config, now).map_err(|error| refused(context, call, &error))
-    })
-    .await?;
-    Ok(Answer::no_content())
+    change(
+        context,
+        call,
+        mount,
+        |draft, record| {
+            let now = draft.now();
+            record.soft_undelete(scope, &config, now).map_err(|error| refused(context, call, &error))
+        },
+        |_, ()| Answer::no_content(),
+    )
+    .await
 }
 
-/// Changes the record of the call's secret in one command; a change that changes nothing writes nothing.
+/// Changes the record of the call's secret in one command, and answers with what `render` makes of it; a change that changes nothing writes nothing.
 async fn change<T>(
     context: &Context<'_>,
     call: &Call,
     mount: &Mount,
     mut rule: impl FnMut(&mut Draft<'_>, &mut SecretRecord) -> Result<T, Refusal>,
-) -> Result<(SecretRecord, T), Refusal> {
+    render: impl Fn(SecretRecord, T) -> Answer,
+) -> Result<Answer, Refusal> {
     let tree = kv2::secrets(mount);
     context
-        .write(|draft| {
-            let found = kv2::current(draft, tree, &call.place.path)?;
-            let found = found.filter(|(_, record)| call.place.secret.is_none_or(|id| id == record.id));
-            let (key, mut record) = found.ok_or(Refusal::Problem(Problem::SECRET_NOT_FOUND))?;
-            let before = record.clone();
-            let result = rule(draft, &mut record)?;
-            if record != before {
-                kv2::put_record(draft, &key, &record)?;
-            }
-            Ok((record, result))
-        })
+        .write_answer(
+            |draft| {
+                let found = kv2::current(draft, tree, &call.place.path)?;
+                let found = found.filter(|(_, record)| call.place.secret.is_none_or(|id| id == record.id));
+                let (key, mut record) = found.ok_or(Refusal::Problem(Problem::SECRET_NOT_FOUND))?;
+                let before = record.clone();
+                let result = rule(draft, &mut record)?;
+                if record != before {
+                    kv2::put_record(draft, &key, &record)?;
+                }
+                Ok((record, result))
+            },
+            |(record, result)| Ok(render(record, result)),
+        )
         .await
 }
 
