@@ -175,14 +175,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
             fresh: cluster.fresh(),
             fs: Arc::new(OsFs),
             entropy: Arc::clone(&entropy),
-            log: match dev {
-                Some(_) => keyward_raft::log::Options {
-                    segment_bytes: DEV_SEGMENT_BYTES,
-                    reserve_bytes: DEV_RESERVE_BYTES,
-                    ..Default::default()
-                },
-                None => keyward_raft::log::Options { reserve_bytes: RESERVE_BYTES, ..Default::default() },
-            },
+            log: log_options(dev),
             log_bytes_max: LOG_BYTES_MAX,
             timing: Timing::default(),
             dialer: Arc::new(Members(Arc::clone(&cluster))),
@@ -191,6 +184,12 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
         store.clone(),
         Arc::new(observer),
     )?;
+    if cluster.is_recovering() && node.status().voters != [cluster.number()] {
+        return Err(ClusterError::Content(
+            "the recovery of this node was cut off: run `keyward operator recover` again".into(),
+        )
+        .into());
+    }
     replay_audit(&node, &store, &journal)?;
     outcomes.open();
     let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations, keys));
@@ -443,6 +442,18 @@ pub fn unseal_by_key_file(config: &Config, store: &Store, barrier: &Barrier, nod
     let opened: Result<OpenedKeys, OpenError> = seal::open(&reader, &KeyFileSeal::new(key), false, node);
     let opened = opened.map_err(|error| BootError::Seal(format!("{}: {error}", path.display())))?;
     barrier.unseal(opened, store).map_err(BootError::Start)
+}
+
+/// Sizes of the log.
+pub(crate) fn log_options(dev: Option<&Dev>) -> keyward_raft::log::Options {
+    match dev {
+        Some(_) => keyward_raft::log::Options {
+            segment_bytes: DEV_SEGMENT_BYTES,
+            reserve_bytes: DEV_RESERVE_BYTES,
+            ..Default::default()
+        },
+        None => keyward_raft::log::Options { reserve_bytes: RESERVE_BYTES, ..Default::default() },
+    }
 }
 
 pub(crate) fn open_journal(config: &Config, identity: Identity) -> Result<Journal, BootError> {

@@ -396,6 +396,18 @@ pub fn remove_node(draft: &mut Draft<'_>, node: Id) -> Result<(), Refusal> {
     if seals.len() == before { Ok(()) } else { put_records(draft, &seals) }
 }
 
+/// Gives the cluster another id: whoever knows it by the old one is not of it any more. The data stays what it is.
+///
+/// # Errors
+/// The row cannot be read.
+pub fn rename_cluster(draft: &mut Draft<'_>, cluster: Id) -> Result<(), Refusal> {
+    let damaged = |error: serde_json::Error| Refusal::internal(format!("config row: {error}"));
+    let Some(opened) = draft.get(Table::Config, INSTALLATION)? else { return Err(Refusal::Sealed) };
+    let found: Installation = serde_json::from_slice(opened.body.expose()).map_err(damaged)?;
+    let body = serde_json::to_vec(&Installation { cluster, ..found }).map_err(damaged)?;
+    draft.put(Table::Config, INSTALLATION, Columns::default(), &body)
+}
+
 fn draft_records(draft: &mut Draft<'_>) -> Result<Vec<SealRecord>, Refusal> {
     let Some(opened) = draft.get(Table::Config, SEALS)? else { return Ok(Vec::new()) };
     serde_json::from_slice(opened.body.expose()).map_err(|error| Refusal::internal(format!("config row: {error}")))

@@ -2,6 +2,8 @@
 
 pub(crate) mod cluster;
 
+mod recover;
+
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     Promote(cluster::Member),
     /// Let another node lead
     StepDown,
+    /// Go on with this node alone when the majority of the cluster is lost for good
+    Recover(recover::Recover),
 }
 
 /// How the key is shared out.
@@ -86,6 +90,7 @@ pub(crate) fn run(session: &mut Session, command: &Command) -> Result<(), CliErr
         Command::Remove(arguments) => cluster::remove(session, arguments),
         Command::Promote(arguments) => cluster::promote(session, arguments),
         Command::StepDown => cluster::step_down(session),
+        Command::Recover(arguments) => recover::run(session, arguments),
     }
 }
 

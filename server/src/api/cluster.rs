@@ -131,7 +131,7 @@ pub fn list(worker: &Worker) -> Result<Vec<Value>, Refusal> {
     let app = &worker.app;
     let node = app.barrier.node();
     let (rows, members) = (rows::nodes(worker.reader())?, node.members());
-    let status = node.status();
+    let (status, leader) = (node.status(), node.leadership().borrow().leader);
     let mut numbers: Vec<u64> = rows.iter().map(|(number, _)| *number).collect();
     numbers.extend(members.iter().map(|member| member.node));
     numbers.sort_unstable();
@@ -139,7 +139,7 @@ pub fn list(worker: &Worker) -> Result<Vec<Value>, Refusal> {
     let describe = |number: u64| {
         let row = rows.iter().find(|(known, _)| *known == number).map(|(_, row)| row);
         let member = members.iter().find(|member| member.node == number);
-        describe(worker, number, row, member, (status.leader, status.committed))
+        describe(worker, number, row, member, (leader, status.committed))
     };
     Ok(numbers.into_iter().map(describe).collect())
 }

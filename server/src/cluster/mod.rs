@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`rows`] (what the cluster knows of itself), [`authority`] and [`certificate`] (what makes a member),
 //! [`names`] and [`tls`] (how members know each other), [`token`], [`wire`] and [`join`] (how a node becomes one),
-//! [`renewal`] (certificates after the first), [`node`] (this one), [`listener`] and [`dialer`] (its port, and theirs).
+//! [`renewal`] (certificates after the first), [`node`] (this one), [`listener`] and [`dialer`] (its port, and theirs),
+//! [`recovery`] (when most of them are lost).
 
 pub mod rows;
 
@@ -27,6 +28,8 @@ pub mod node;
 pub mod listener;
 
 pub mod dialer;
+
+pub mod recovery;
 
 pub use node::Cluster;
 

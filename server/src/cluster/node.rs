@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use keyward_model::{Id, Secret};
@@ -16,11 +17,13 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use super::authority::Subject;
 use super::certificate::{self, CertificateError, Held};
 use super::listener::{self, Knock};
-use super::tls::Trust;
+use super::recovery::Recovery;
+use super::tls::{self, Trust};
 use super::wire::Place;
 use crate::barrier::Barrier;
 use crate::config::{self, Config};
@@ -36,6 +39,8 @@ const KNOCKS_MAX: usize = 64;
 const WRONG_PER_MINUTE_MAX: u32 = 10;
 /// Addresses whose wrong tries are remembered.
 const SOURCES_MAX: usize = 1024;
+/// How often it is said that a member is of another cluster now.
+const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// This node among its peers.
 pub struct Cluster {
@@ -50,7 +55,11 @@ pub struct Cluster {
     turn: AtomicUsize,
     closed: AtomicU64,
     wrong: Mutex<BTreeMap<IpAddr, (i64, u32)>>,
+    /// Members whose place was found taken by others, and when that was last said.
+    estranged: Mutex<BTreeMap<u64, Instant>>,
     nudge: Notify,
+    /// It was made the only one of a cluster whose majority is lost, and has not done all of that yet.
+    recovery: ArcSwapOption<Recovery>,
     /// One at a time makes this node one of several, or exchanges its certificate.
     pub(super) changing: tokio::sync::Mutex<()>,
 }
@@ -122,7 +131,8 @@ impl Cluster {
                 identity.node.to_uuid()
             )));
         }
-        let trust = match &file {
+        let recovery = Recovery::read(&folder)?;
+        let trust = match file.as_ref().filter(|_| recovery.is_none()) {
             None => None,
             Some(file) => {
                 let (held, ca) = Held::read(&folder)?.ok_or_else(|| {
@@ -155,7 +165,9 @@ impl Cluster {
             turn: AtomicUsize::new(0),
             closed: AtomicU64::new(0),
             wrong: Mutex::default(),
+            estranged: Mutex::default(),
             nudge: Notify::new(),
+            recovery: ArcSwapOption::from_pointee(recovery),
             changing: tokio::sync::Mutex::new(()),
         })
     }
@@ -194,6 +206,26 @@ impl Cluster {
     /// What an empty log means: for a member, that its leader will call.
     pub fn fresh(&self) -> Fresh {
         if self.trust.load().is_some() { Fresh::Join } else { Fresh::Found }
+    }
+
+    /// The recovery from a lost majority that this node has to finish before it serves anything.
+    pub fn recovery(&self) -> Option<Arc<Recovery>> {
+        self.recovery.load_full()
+    }
+
+    /// Whether there is one. Asked for every request.
+    pub fn is_recovering(&self) -> bool {
+        self.recovery.load().is_some()
+    }
+
+    /// It is finished.
+    ///
+    /// # Errors
+    /// The file that says otherwise cannot be removed.
+    pub(super) fn recovered(&self) -> Result<(), ClusterError> {
+        Recovery::forget(&self.folder)?;
+        self.recovery.store(None);
+        Ok(())
     }
 
     /// Connections to the node port that were closed because whoever came could not be let in.
@@ -300,6 +332,25 @@ impl Cluster {
     /// Comes back when the members are to be looked at.
     pub async fn nudged(&self) {
         self.nudge.notified().await;
+    }
+
+    /// Says, if that is why the member `number` could not be reached, that it is of another cluster now.
+    pub(super) fn note_unreached(&self, number: u64, address: &str, error: &io::Error) {
+        if !tls::is_of_another(error) {
+            return;
+        }
+        let mut estranged = self.estranged.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if estranged.get(&number).is_some_and(|said| now - *said < SAID_AGAIN_AFTER) {
+            return;
+        }
+        estranged.insert(number, now);
+        tracing::error!(
+            node = format!("{number:016x}"),
+            address,
+            "the node at this address is not of this cluster any more: the cluster was recovered without this node, or \
+             something else answers there; if it was recovered, stop this node, empty its data folder, and let it join anew"
+        );
     }
 
     /// Whether `source` may try a join token now.

@@ -179,13 +179,21 @@ pub fn draft_members(draft: &mut Draft<'_>) -> Result<usize, Refusal> {
 /// # Errors
 /// A row cannot be read.
 pub fn draft_at(draft: &mut Draft<'_>, address: &str) -> Result<Option<NodeRow>, Refusal> {
+    Ok(draft_nodes(draft)?.into_iter().map(|(_, row)| row).find(|row| row.node_address == address))
+}
+
+/// The rows of all members, by number, as all commands before this one leave them.
+///
+/// # Errors
+/// A row cannot be read.
+pub fn draft_nodes(draft: &mut Draft<'_>) -> Result<Vec<(u64, NodeRow)>, Refusal> {
+    let mut rows = Vec::new();
     for key in draft.keys_below(Table::Config, NODE.as_bytes(), None, MEMBERS_MAX)? {
-        let row: Option<NodeRow> = get(draft, &key)?;
-        if let Some(row) = row.filter(|row| row.node_address == address) {
-            return Ok(Some(row));
+        if let Some(row) = get(draft, &key)? {
+            rows.push((number_of(&key)?, row));
         }
     }
-    Ok(None)
+    Ok(rows)
 }
 
 /// How many join tokens wait as all commands before this one leave them.
@@ -242,6 +250,23 @@ pub fn put_authority(draft: &mut Draft<'_>, row: &AuthorityRow) -> Result<(), Re
     put(draft, AUTHORITY, row)
 }
 
+/// Removes the row of the node authority: the next one that is needed is a new one.
+///
+/// # Errors
+/// It cannot be read.
+pub fn remove_authority(draft: &mut Draft<'_>) -> Result<(), Refusal> {
+    if draft.exists(Table::Config, AUTHORITY)? { draft.remove(Table::Config, AUTHORITY) } else { Ok(()) }
+}
+
+/// Removes the rows of all join tokens.
+///
+/// # Errors
+/// One cannot be read.
+pub fn remove_tokens(draft: &mut Draft<'_>) -> Result<(), Refusal> {
+    let keys = draft.keys_below(Table::Config, JOIN.as_bytes(), None, TOKENS_MAX)?;
+    keys.iter().try_for_each(|key| draft.remove(Table::Config, key))
+}
+
 fn read<T: DeserializeOwned>(reader: &Reader, key: &[u8]) -> Result<Option<T>, Refusal> {
     reader.row(Table::Config, key).map_err(storage)?.map(|row| decode(&row.body)).transpose()
 }
@@ -267,16 +292,16 @@ fn number_of(key: &[u8]) -> Result<u64, Refusal> {
 }
 
 /// An id as a UUID text.
-mod uuid {
+pub(in crate::cluster) mod uuid {
     use keyward_model::Id;
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(id: &Id, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::cluster) fn serialize<S: Serializer>(id: &Id, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&id.to_uuid())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
+    pub(in crate::cluster) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
         Id::from_uuid(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("not an id"))
     }
 }

@@ -211,6 +211,16 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
+/// Whether a handshake failed because whoever answered is of another cluster, by its own certificate.
+pub fn is_of_another(error: &io::Error) -> bool {
+    use CertificateError::{NotValidForName, NotValidForNameContext, UnknownIssuer};
+    let shown = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        shown,
+        Some(rustls::Error::InvalidCertificate(UnknownIssuer | NotValidForName | NotValidForNameContext { .. }))
+    )
+}
+
 /// Certificates of a chain that are looked at for the pinned authority. Ours have one.
 const CHAIN_MAX: usize = 4;
 

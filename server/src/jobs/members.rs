@@ -18,6 +18,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::app::Worker;
 use crate::boot;
+use crate::cluster::recovery::Recovery;
+use crate::cluster::recovery::finish::finish;
 use crate::cluster::renewal;
 use crate::cluster::rows::{self, NodeRow};
 use crate::record::Facts;
@@ -52,6 +54,7 @@ struct Memory {
     change_after: Option<Instant>,
     unseal_after: Option<Instant>,
     yield_after: Option<Instant>,
+    recover_after: Option<Instant>,
     /// Whether this node came without a seal and waits for the state that holds it.
     waits_for_seal: bool,
     /// What Raft was told about standing for election.
@@ -70,9 +73,23 @@ pub async fn run(worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
             () = worker.app.cluster.nudged() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        if worker.app.cluster.trust().is_some() {
+        if let Some(recovery) = worker.app.cluster.recovery() {
+            recover(&worker, &recovery, &mut memory).await;
+        } else if worker.app.cluster.trust().is_some() {
             turn(&worker, &mut memory).await;
         }
+    }
+}
+
+/// Finishes the recovery of a node that was made the only one.
+async fn recover(worker: &Worker, recovery: &Recovery, memory: &mut Memory) {
+    let now = Instant::now();
+    if memory.recover_after.is_some_and(|after| now < after) {
+        return;
+    }
+    if let Err(refusal) = finish(worker, recovery).await {
+        tracing::error!(?refusal, "this node cannot go on alone yet; it tries again");
+        memory.recover_after = Some(now + AGAIN_AFTER);
     }
 }
 

@@ -341,9 +341,7 @@ fn explain(error: &io::Error) -> String {
     use rustls::CertificateError as Bad;
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
-        Some(rustls::Error::InvalidCertificate(
-            Bad::UnknownIssuer | Bad::NotValidForName | Bad::NotValidForNameContext { .. },
-        )) => "whoever answers there is not of the cluster that made the join token".into(),
+        _ if tls::is_of_another(error) => "whoever answers there is not of the cluster that made the join token".into(),
         Some(rustls::Error::InvalidCertificate(
             Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },
         )) => "its certificate is not good by this machine's clock: compare the clocks of the machines".into(),
