@@ -202,6 +202,7 @@ mod tests {
             "operator init -key-shares=1 -key-threshold=1",
             "operator unseal -reset",
             "operator join-token -ttl=5m -name=two",
+            "operator join-token -replace=node3",
             "operator members -format=json",
             "operator remove -force 00000000-0000-0000-0000-000000000001",
             "operator promote 0000000000000001",

@@ -10,7 +10,7 @@ use super::{Context, init};
 use crate::app::Worker;
 use crate::cluster::authority::fingerprint;
 use crate::cluster::renewal;
-use crate::cluster::rows::{self, NodeRow, TOKENS_MAX};
+use crate::cluster::rows::{self, NodeRow, TOKENS_MAX, TokenRow};
 use crate::cluster::token::{JoinToken, TTL_S_MAX};
 use crate::config::is_node_name;
 use crate::http::answer::Answer;
@@ -34,20 +34,34 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     match rest.split('/').collect::<Vec<_>>()[..] {
         ["join-token"] if changes => join_token(context).await,
         ["members"] if operation == Operation::Read => members(context),
-        ["members", node] if operation == Operation::Delete => remove(context, number(node)?).await,
-        ["members", node, "promote"] if changes => promote(context, number(node)?).await,
+        ["members", node] if operation == Operation::Delete => remove(context, number(context, node)?).await,
+        ["members", node, "promote"] if changes => promote(context, number(context, node)?).await,
         ["join-token"] | ["members"] | ["members", _] | ["members", _, "promote"] => Err(Refusal::UnsupportedOperation),
         _ => Err(Refusal::UnsupportedPath),
     }
 }
 
-/// A member by its id, or by the number that Raft knows it by.
-fn number(text: &str) -> Result<u64, Refusal> {
+/// A member by its id, by the number that Raft knows it by, or by its name if no other one has it.
+fn number(context: &Context<'_>, text: &str) -> Result<u64, Refusal> {
+    if let Some(number) = id_or_number(text) {
+        return Ok(number);
+    }
+    let rows = rows::nodes(context.reader())?;
+    let mut named = rows.iter().filter(|(_, row)| row.name == text).map(|(number, _)| *number);
+    match (named.next(), named.next()) {
+        (Some(number), None) => Ok(number),
+        (Some(_), Some(_)) => Err(Refusal::malformed(
+            "several members have this name: say the id, as `keyward operator members` shows it",
+        )),
+        (None, _) => {
+            Err(Refusal::malformed("a member is named by its id or its name, as `keyward operator members` shows them"))
+        }
+    }
+}
+
+fn id_or_number(text: &str) -> Option<u64> {
     let short = || u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16);
-    Id::from_uuid(text)
-        .map(raft_id)
-        .or_else(short)
-        .ok_or_else(|| Refusal::malformed("a member is named by its id, as `keyward operator members` shows it"))
+    Id::from_uuid(text).map(raft_id).or_else(short)
 }
 
 async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
@@ -62,6 +76,10 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
     }
     let worker = context.worker;
     let app = &worker.app;
+    let replaces = match context.params.string("replace")?.filter(|node| !node.is_empty()) {
+        None => None,
+        Some(node) => Some(to_replace(context, &node)?),
+    };
     renewal::found(worker).await?;
     let keys = context.keys()?;
     let installation = seal::installation(context.reader())?.ok_or(Refusal::Sealed)?;
@@ -78,7 +96,7 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
         name,
         entropy,
     );
-    let row = token.to_row(keys.domain(), &keys.root, entropy);
+    let row = TokenRow { replaces, ..token.to_row(keys.domain(), &keys.root, entropy) };
     context
         .write(|draft| {
             if rows::draft_tokens(draft)? >= TOKENS_MAX {
@@ -96,7 +114,21 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
         "ttl": ttl_s,
         "addresses": addresses,
         "name": token.name,
+        "replaces": replaces.map(hex_number),
     })))
+}
+
+/// The member whose place a new node shall take.
+fn to_replace(context: &Context<'_>, node: &str) -> Result<u64, Refusal> {
+    let old = number(context, node)?;
+    let rows = rows::nodes(context.reader())?;
+    if !rows.iter().any(|(number, _)| *number == old) {
+        return Err(Refusal::malformed("there is no such member to replace: make a token without `replace`"));
+    }
+    if let Some((_, successor)) = rows.iter().find(|(_, row)| row.replaces == Some(old)) {
+        return Err(Refusal::malformed(format!("`{}` takes the place of this member already", successor.name)));
+    }
+    Ok(old)
 }
 
 fn unique(addresses: Vec<String>) -> Vec<String> {
@@ -164,6 +196,7 @@ fn describe(
     json!({
         "id": row.map(|row| row.node.to_uuid()).or_else(|| is_self.then(|| cluster.node().to_uuid())),
         "raft_id": hex_number(number),
+        "replaces": row.and_then(|row| row.replaces).map(hex_number),
         "name": row.map(|row| row.name.as_str()).or(is_self.then_some(cluster.name())),
         "role": role,
         "leader": leader == Some(number),
@@ -228,7 +261,11 @@ async fn promote(context: &Context<'_>, number: u64) -> Result<Answer, Refusal> 
              caught up (`keyward operator members`), or give force=true",
         ));
     }
-    node.promote(number).await.map_err(change)?;
+    let row = rows::node(context.reader(), number)?;
+    match row.and_then(|row| row.replaces) {
+        Some(old) => node.replace(old, number).await.map_err(change)?,
+        None => node.promote(number).await.map_err(change)?,
+    }
     Ok(Answer::no_content())
 }
 
@@ -280,10 +317,10 @@ mod tests {
     #[test]
     fn members_are_named_by_id_or_number() {
         let id = Id([0xab; 16]);
-        assert_eq!(number(&id.to_uuid()).unwrap(), raft_id(id));
-        assert_eq!(number("abababababababab").unwrap(), raft_id(id));
+        assert_eq!(id_or_number(&id.to_uuid()), Some(raft_id(id)));
+        assert_eq!(id_or_number("abababababababab"), Some(raft_id(id)));
         for wrong in ["", "two", "ab", "../x"] {
-            assert!(number(wrong).is_err(), "{wrong}");
+            assert!(id_or_number(wrong).is_none(), "{wrong}");
         }
     }
 }

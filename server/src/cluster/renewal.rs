@@ -61,7 +61,8 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
             }
             seal::bind_key_file(draft, cluster.node())?;
             let Place { name, node_address, api_address } = place.clone();
-            let joined = rows::draft_node(draft, number)?.map_or(draft.now(), |row| row.joined);
+            let before = rows::draft_node(draft, number)?;
+            let (joined, replaces) = before.map_or((draft.now(), None), |row| (row.joined, row.replaces));
             let row = NodeRow {
                 node: cluster.node(),
                 name,
@@ -70,6 +71,7 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
                 api_address,
                 joined,
                 certificate_until: draft.now().plus_seconds(LEAF_S),
+                replaces,
             };
             rows::put_node(draft, number, &row)
         })
@@ -102,7 +104,8 @@ pub async fn issue(
         .barrier
         .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
             let Some(row) = rows::draft_node(draft, number)? else { return Ok(false) };
-            if rows::draft_at(draft, &place.node_address)?.is_some_and(|other| other.node != row.node) {
+            let stays = |other: &u64| *other != number && row.replaces != Some(*other);
+            if rows::draft_at(draft, &place.node_address)?.iter().any(|(other, _)| stays(other)) {
                 return Err(Refusal::malformed("another member is reached at this address"));
             }
             let Place { name, node_address, api_address } = place.clone();
@@ -211,7 +214,8 @@ fn establish(
     Ok(())
 }
 
-fn intent(worker: &Worker) -> (Id, Vec<u8>) {
+/// The record of a change of the members that the server makes by itself.
+pub fn intent(worker: &Worker) -> (Id, Vec<u8>) {
     let barrier = &worker.app.barrier;
     let request = Id::random(barrier.entropy());
     let mut facts = Facts::new(request, barrier.now(), None, "system");

@@ -22,6 +22,8 @@ const JOIN: &str = "cluster/join/";
 
 /// Members that a cluster can have: a majority of more costs more than it gives.
 pub const MEMBERS_MAX: usize = 9;
+/// Rows of members that there can be: each of them may be about to be replaced.
+const ROWS_MAX: usize = 2 * MEMBERS_MAX;
 /// Join tokens that can wait at once.
 pub const TOKENS_MAX: usize = 64;
 
@@ -52,6 +54,9 @@ pub struct NodeRow {
     pub joined: Timestamp,
     /// When its certificate ends.
     pub certificate_until: Timestamp,
+    /// The number of the member whose place it takes, until it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u64>,
 }
 
 /// A node that was a member.
@@ -70,6 +75,9 @@ pub struct TokenRow {
     pub expires: Timestamp,
     /// The name of the node that it is for; `None` for any.
     pub name: Option<String>,
+    /// The number of the member whose place the node takes; `None` for one more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u64>,
 }
 
 /// Reads the row of the node authority.
@@ -93,7 +101,7 @@ pub fn node(reader: &Reader, number: u64) -> Result<Option<NodeRow>, Refusal> {
 /// # Errors
 /// One cannot be read.
 pub fn nodes(reader: &Reader) -> Result<Vec<(u64, NodeRow)>, Refusal> {
-    let rows = reader.children(Table::Config, NODE.as_bytes(), None, MEMBERS_MAX).map_err(storage)?;
+    let rows = reader.children(Table::Config, NODE.as_bytes(), None, ROWS_MAX).map_err(storage)?;
     rows.iter().map(|row| Ok((number_of(&row.key)?, decode(&row.body)?))).collect()
 }
 
@@ -166,20 +174,15 @@ pub fn draft_authority(draft: &mut Draft<'_>) -> Result<Option<AuthorityRow>, Re
     get(draft, AUTHORITY)
 }
 
-/// How many members there are as all commands before this one leave them.
-///
-/// # Errors
-/// They cannot be read.
-pub fn draft_members(draft: &mut Draft<'_>) -> Result<usize, Refusal> {
-    Ok(draft.keys_below(Table::Config, NODE.as_bytes(), None, MEMBERS_MAX)?.len())
-}
-
-/// The member that is reached at `address`, as all commands before this one leave them.
+/// The members that are reached at `address`, by number, as all commands before this one leave them: one, or one that is
+/// replaced and the one that replaces it.
 ///
 /// # Errors
 /// A row cannot be read.
-pub fn draft_at(draft: &mut Draft<'_>, address: &str) -> Result<Option<NodeRow>, Refusal> {
-    Ok(draft_nodes(draft)?.into_iter().map(|(_, row)| row).find(|row| row.node_address == address))
+pub fn draft_at(draft: &mut Draft<'_>, address: &str) -> Result<Vec<(u64, NodeRow)>, Refusal> {
+    let mut rows = draft_nodes(draft)?;
+    rows.retain(|(_, row)| row.node_address == address);
+    Ok(rows)
 }
 
 /// The rows of all members, by number, as all commands before this one leave them.
@@ -188,7 +191,7 @@ pub fn draft_at(draft: &mut Draft<'_>, address: &str) -> Result<Option<NodeRow>,
 /// A row cannot be read.
 pub fn draft_nodes(draft: &mut Draft<'_>) -> Result<Vec<(u64, NodeRow)>, Refusal> {
     let mut rows = Vec::new();
-    for key in draft.keys_below(Table::Config, NODE.as_bytes(), None, MEMBERS_MAX)? {
+    for key in draft.keys_below(Table::Config, NODE.as_bytes(), None, ROWS_MAX)? {
         if let Some(row) = get(draft, &key)? {
             rows.push((number_of(&key)?, row));
         }

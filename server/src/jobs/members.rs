@@ -41,6 +41,10 @@ enum Step<'a> {
     Add(u64, &'a str),
     Readdress(u64, &'a str),
     Promote(u64),
+    /// The first one's vote goes to the second.
+    Replace(u64, u64),
+    /// It has the place that it was to take: whoever had it is no member any more.
+    Arrived(u64),
     Remove(u64),
 }
 
@@ -158,6 +162,10 @@ async fn reconcile(worker: &Worker, memory: &mut Memory) -> Result<(), String> {
         Step::Readdress(number, address) => node.readdress(number, address).await,
         Step::Promote(number) => node.promote(number).await,
         Step::Remove(number) => node.remove(number).await,
+        Step::Replace(old, new) => node.replace(old, new).await,
+        Step::Arrived(number) => {
+            return arrived(worker, number).await.map_err(|refusal| format!("{step:?}: {refusal:?}"));
+        }
     };
     match changed {
         Ok(()) => tracing::info!(change = ?step, "the members changed"),
@@ -196,8 +204,14 @@ fn next<'a>(
     if let Some(gone) = members.iter().find(|member| member.node != me && row_of(member.node).is_none()) {
         return Some(Step::Remove(gone.node));
     }
+    let is_voter = |number: u64| member_of(number).is_some_and(|member| member.role == Role::Voter);
+    if let Some((new, _)) = rows.iter().find(|(number, row)| row.replaces.is_some() && is_voter(*number)) {
+        return Some(Step::Arrived(*new));
+    }
+    let is_replaced = |number: u64| rows.iter().any(|(_, row)| row.replaces == Some(number));
     for (number, row) in rows {
         match member_of(*number) {
+            None if is_replaced(*number) => {}
             None => return Some(Step::Add(*number, &row.node_address)),
             Some(member) if member.address != row.node_address => {
                 return Some(Step::Readdress(*number, &row.node_address));
@@ -205,10 +219,31 @@ fn next<'a>(
             Some(_) => {}
         }
     }
-    members
-        .iter()
-        .find(|member| member.role == Role::Learner && settled(member.node))
-        .map(|member| Step::Promote(member.node))
+    members.iter().find(|member| member.role == Role::Learner && !is_replaced(member.node) && settled(member.node)).map(
+        |member| match row_of(member.node).and_then(|row| row.replaces).filter(|old| is_voter(*old)) {
+            Some(old) => Step::Replace(old, member.node),
+            None => Step::Promote(member.node),
+        },
+    )
+}
+
+/// Takes the row of whoever was replaced away: its place is taken.
+async fn arrived(worker: &Worker, number: u64) -> Result<(), Refusal> {
+    let (request, intent) = renewal::intent(worker);
+    let barrier = &worker.app.barrier;
+    barrier
+        .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
+            let Some(row) = rows::draft_node(draft, number)? else { return Ok(()) };
+            if let Some(old) = row.replaces {
+                if let Some(gone) = rows::draft_node(draft, old)? {
+                    seal::remove_node(draft, gone.node)?;
+                }
+                rows::remove_node(draft, old)?;
+            }
+            rows::put_node(draft, number, &NodeRow { replaces: None, ..row })
+        })
+        .await
+        .map(|_| ())
 }
 
 /// Whether the state holds a seal that only this node's key file opens.
@@ -267,6 +302,7 @@ mod tests {
             api_address: String::new(),
             joined: Timestamp(0),
             certificate_until: Timestamp(0),
+            replaces: None,
         };
         (number, row)
     }
@@ -290,6 +326,25 @@ mod tests {
         assert_eq!(next(1, &moved, &[voter(1), voter(2)], &none), Some(Step::Readdress(2, "b")));
         assert_eq!(next(1, &[], &[voter(1), voter(2)], &none), None, "an installation without rows is left alone");
         assert_eq!(next(1, &[row(2, "a")], &[voter(1), voter(2)], &none), None, "as is one that lacks the leader's");
+    }
+
+    #[test]
+    fn a_member_is_replaced_in_one_step_and_does_not_come_back() {
+        let voter = |node| member(node, "a", Role::Voter);
+        let new = |node, old| (node, NodeRow { replaces: Some(old), ..row(node, "a").1 });
+        let rows = [row(1, "a"), row(2, "a"), row(3, "a"), new(4, 3)];
+        let (settled, none) = (|_| true, |_| false);
+        let three = [voter(1), voter(2), voter(3)];
+        assert_eq!(next(1, &rows, &three, &none), Some(Step::Add(4, "a")));
+        let mut with_new = three.to_vec();
+        with_new.push(member(4, "a", Role::Learner));
+        assert_eq!(next(1, &rows, &with_new, &none), None, "the lost one stays until the new one has everything");
+        assert_eq!(next(1, &rows, &with_new, &settled), Some(Step::Replace(3, 4)));
+        let done = [voter(1), voter(2), voter(4)];
+        assert_eq!(next(1, &rows, &done, &settled), Some(Step::Arrived(4)), "a leader that takes over goes on here");
+        let half = [voter(1), voter(2), member(4, "a", Role::Learner)];
+        assert_eq!(next(1, &rows, &half, &none), None, "whoever was replaced is not added again");
+        assert_eq!(next(1, &rows, &half, &settled), Some(Step::Promote(4)), "it lost its vote otherwise");
     }
 
     #[test]

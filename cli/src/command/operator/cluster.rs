@@ -20,19 +20,22 @@ pub(crate) struct JoinToken {
     /// Let in only a node of this name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// The node takes the place of this member, by id or name: it gets its vote when it has everything, and the member goes
+    #[arg(long, value_name = "NODE")]
+    replace: Option<String>,
 }
 
 /// A member.
 #[derive(Args, Debug)]
 pub(crate) struct Member {
-    /// Its id, as `keyward operator members` shows it
+    /// Its id or name, as `keyward operator members` shows them
     id: String,
 }
 
 /// A member that goes.
 #[derive(Args, Debug)]
 pub(crate) struct Remove {
-    /// Its id, as `keyward operator members` shows it
+    /// Its id or name, as `keyward operator members` shows them
     id: String,
     /// Also if too few of the others answer for the cluster to go on
     #[arg(long)]
@@ -45,7 +48,7 @@ pub(crate) struct Remove {
 /// Refused, or the cluster cannot be founded.
 pub(crate) fn join_token(session: &mut Session, arguments: &JoinToken) -> Result<(), CliError> {
     let mut body = Map::new();
-    for (name, value) in [("ttl", &arguments.ttl), ("name", &arguments.name)] {
+    for (name, value) in [("ttl", &arguments.ttl), ("name", &arguments.name), ("replace", &arguments.replace)] {
         if let Some(value) = value {
             body.insert(name.into(), value.as_str().into());
         }
@@ -97,7 +100,7 @@ pub(crate) fn rows(data: &Value) -> Vec<Vec<String>> {
         vec![
             shown(id),
             shown(&member["name"]),
-            shown(&member["role"]),
+            member["replaces"].as_str().map_or_else(|| shown(&member["role"]), |old| replacing(data, member, old)),
             if member["leader"] == json!(true) { "*".to_owned() } else { String::new() },
             shown(&member["lag"]),
             heard,
@@ -107,6 +110,13 @@ pub(crate) fn rows(data: &Value) -> Vec<Vec<String>> {
         ]
     };
     members.iter().map(row).collect()
+}
+
+/// The role of a member that takes the place of the one of this number.
+fn replacing(data: &Value, member: &Value, old: &str) -> String {
+    let members = data["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let named = members.iter().find(|other| other["raft_id"] == old).and_then(|other| other["name"].as_str());
+    format!("{}, for {}", cell(&member["role"]), named.unwrap_or(old))
 }
 
 /// Removes a member.

@@ -167,10 +167,16 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
         .barrier
         .write(&worker.snapshots, facts.request, &|| intent.clone(), |draft| {
             // Of two nodes with the same token only the first finds its row.
-            if rows::draft_token(draft, token)?.is_none_or(|row| row.expires <= draft.now()) {
+            let Some(ticket) = rows::draft_token(draft, token)?.filter(|row| row.expires > draft.now()) else {
                 return Ok(Err(unknown_token()));
+            };
+            let members = rows::draft_nodes(draft)?;
+            // One that was removed since the token was made needs no successor.
+            let replaces = ticket.replaces.filter(|old| members.iter().any(|(number, _)| number == old));
+            if replaces.is_some() && members.iter().any(|(_, row)| row.replaces == replaces) {
+                return Ok(Err(Answer::refused(Why::Request, "another node takes the place of this member already")));
             }
-            if rows::draft_members(draft)? >= MEMBERS_MAX {
+            if replaces.is_none() && members.len() >= MEMBERS_MAX {
                 return Ok(Err(Answer::refused(Why::Full, format!("the cluster has {MEMBERS_MAX} members already"))));
             }
             if rows::draft_node(draft, number)?.is_some() || rows::draft_is_gone(draft, number)? {
@@ -179,7 +185,8 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
                     "the cluster has, or had, a member of this identity: was the data folder copied? begin with an empty one",
                 )));
             }
-            if let Some(other) = rows::draft_at(draft, &said.place.node_address)? {
+            let at = rows::draft_at(draft, &said.place.node_address)?;
+            if let Some((_, other)) = at.iter().find(|(other, _)| Some(*other) != replaces) {
                 let text = format!(
                     "the cluster has a member at {} already: `{}`; remove it first if it is gone",
                     said.place.node_address, other.name
@@ -197,6 +204,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
                 api_address,
                 joined: draft.now(),
                 certificate_until: draft.now().plus_seconds(LEAF_S),
+                replaces,
             };
             rows::put_node(draft, number, &row)?;
             Ok(Ok(unseals))
