@@ -25,7 +25,7 @@ use crate::barrier::{Barrier, Columns, Draft, Generations};
 use crate::clock::{OsEntropy, SystemClock};
 use crate::cluster::Cluster;
 use crate::cluster::dialer::Members;
-use crate::cluster::node::ClusterError;
+use crate::cluster::node::{self, ClusterError};
 use crate::config::{Config, ConfigError, Durability, SealKind};
 use crate::files::{self, write_private};
 use crate::http::serve::{self, Serving};
@@ -151,6 +151,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     make_folder(&config.data)?;
+    node::refuse_unfinished(&config.data)?;
     let identity = Identity::of_folder(&config.data, &*entropy)?;
     let cluster = Arc::new(Cluster::of_folder(&config, &identity)?);
     let journal = Arc::new(open_journal(&config, identity)?);

@@ -156,6 +156,8 @@ pub struct Cluster {
     pub api_address: Option<String>,
     /// How long a node that joined must have kept up before it votes.
     pub settle_s: u64,
+    /// How long a node that was let in may take to come up; after that it is a member no more.
+    pub arrive_s: u64,
 }
 
 impl Default for Config {
@@ -219,7 +221,15 @@ impl Default for Limits {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { name: "keyward".into(), node_name: None, listen: None, advertise: None, api_address: None, settle_s: 10 }
+        Self {
+            name: "keyward".into(),
+            node_name: None,
+            listen: None,
+            advertise: None,
+            api_address: None,
+            settle_s: 10,
+            arrive_s: 3600,
+        }
     }
 }
 

@@ -359,6 +359,9 @@ pub fn add_key_file(
     if !seals.iter().any(|record| record.kind == KEY_FILE) {
         return Ok(false);
     }
+    if seals.iter().any(|record| record.node.as_deref() == Some(&node.to_uuid())) {
+        return Ok(true); // it asks again, with the same key
+    }
     let Some(key) = key else {
         return Err(Refusal::malformed(
             "the nodes of this cluster unseal themselves by a key file: start this one with seal.kind = \"key_file\", too",

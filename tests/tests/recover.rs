@@ -1,6 +1,6 @@
 //! A majority is lost for good: the node that is left goes on alone, with all that it had, and nobody else's word counts.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on fails; it says what it saw")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,6 +1,6 @@
 //! A node takes the place of another one in one command, and the cluster can do no less meanwhile than before.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on fails; it says what it saw")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use keyward_tests::cluster::Cluster;
 use keyward_tests::load::{self, Load, Targets};

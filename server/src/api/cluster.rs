@@ -196,6 +196,9 @@ fn describe(
     json!({
         "id": row.map(|row| row.node.to_uuid()).or_else(|| is_self.then(|| cluster.node().to_uuid())),
         "raft_id": hex_number(number),
+        "awaited_until": row
+            .and_then(|row| row.awaited_until(worker.app.config.cluster.arrive_s))
+            .map(|until| until.rfc3339()),
         "replaces": row.and_then(|row| row.replaces).map(hex_number),
         "name": row.map(|row| row.name.as_str()).or(is_self.then_some(cluster.name())),
         "role": role,

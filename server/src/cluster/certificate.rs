@@ -74,6 +74,19 @@ impl Applicant {
         Ok(Self { key, csr })
     }
 
+    /// One that was made before, from its key in PEM and its request.
+    ///
+    /// # Errors
+    /// The key is not one.
+    pub fn resume(key: &Secret<String>, csr: Vec<u8>) -> Result<Self, CertificateError> {
+        Ok(Self { key: KeyPair::from_pem(key.expose()).map_err(content)?, csr })
+    }
+
+    /// The private key, PEM.
+    pub fn key(&self) -> Secret<String> {
+        Secret::new(self.key.serialize_pem())
+    }
+
     /// The request: the public key, signed with its private key, and nothing else.
     pub fn csr(&self) -> &[u8] {
         &self.csr
@@ -91,8 +104,7 @@ impl Applicant {
 
     /// The file that keeps a certificate that was issued for this key.
     pub fn file(&self, leaf: &CertificateDer<'_>) -> Secret<String> {
-        let key = Secret::new(self.key.serialize_pem());
-        Secret::new(format!("{}{}", key.expose(), authority::pem(leaf)))
+        Secret::new(format!("{}{}", self.key().expose(), authority::pem(leaf)))
     }
 }
 

@@ -17,6 +17,8 @@ pub mod tls;
 
 pub mod token;
 
+pub mod secret_text;
+
 pub mod wire;
 
 pub mod join;

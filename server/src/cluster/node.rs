@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::authority::Subject;
 use super::certificate::{self, CertificateError, Held};
+use super::join::pending;
 use super::listener::{self, Knock};
 use super::recovery::Recovery;
 use super::tls::{self, Trust};
@@ -74,23 +75,13 @@ struct Me {
 
 /// What `cluster.json` says.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct File {
     format: u32,
     cluster: String,
-    state: State,
+    /// The token that let the node in: whoever comes with it again has what it wanted.
+    joined_with: Option<String>,
     /// The port that was given when any would do: the others know it.
     port: Option<u16>,
-}
-
-/// How far the node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// It was let in, and not all that it was given is on the disk yet.
-    Joining,
-    /// It is one of several, or was.
-    Member,
 }
 
 /// Why a node does not know its place.
@@ -119,18 +110,10 @@ impl Cluster {
     /// The node of this data folder. If it is one of several, it knows its certificate and the authority to trust.
     ///
     /// # Errors
-    /// A file is missing, damaged, or from a join that was not finished.
+    /// A file is missing or damaged.
     pub fn of_folder(config: &Config, identity: &Identity) -> Result<Self, ClusterError> {
         let folder = config.data.join("cluster");
         let file = File::read(&folder)?;
-        if file.as_ref().is_some_and(|file| file.state == State::Joining) {
-            return Err(ClusterError::Content(format!(
-                "{}: this node was let into a cluster and stopped before it had everything\n\
-                 remove it there (`keyward operator remove {}`), empty the data folder, and join anew",
-                folder.join(FILE).display(),
-                identity.node.to_uuid()
-            )));
-        }
         let recovery = Recovery::read(&folder)?;
         let trust = match file.as_ref().filter(|_| recovery.is_none()) {
             None => None,
@@ -300,7 +283,7 @@ impl Cluster {
         certificate::keep_authority(&self.folder, ca)?;
         certificate::keep(&self.folder, file)?;
         let port = self.bound.lock().unwrap_or_else(PoisonError::into_inner).map(|address| address.port());
-        write_state(&self.folder, trust.cluster(), State::Member, port)?;
+        write_state(&self.folder, trust.cluster(), port, None)?;
         self.trust.store(Some(Arc::new(trust)));
         Ok(())
     }
@@ -396,20 +379,46 @@ impl File {
     }
 }
 
-/// The cluster that a data folder belongs to; `None` if it is of a node alone.
+/// The cluster that a data folder belongs to, and the id in hex of the token that let it in, if one did; `None` if it is of
+/// a node alone.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn cluster_of(data: &Path) -> Result<Option<String>, ClusterError> {
-    Ok(File::read(&data.join("cluster"))?.map(|file| file.cluster))
+pub fn cluster_of(data: &Path) -> Result<Option<(String, Option<String>)>, ClusterError> {
+    Ok(File::read(&data.join("cluster"))?.map(|file| (file.cluster, file.joined_with)))
 }
 
-/// Notes in the folder how far the node is.
+/// Makes sure that a node which asked to be let in has got everything.
+///
+/// # Errors
+/// It has not.
+pub fn refuse_unfinished(data: &Path) -> Result<(), ClusterError> {
+    if !pending::is_kept(data) {
+        return Ok(());
+    }
+    if cluster_of(data)?.is_some() {
+        let path = data.join("cluster");
+        return pending::forget(data).map_err(|source| ClusterError::File { path, source });
+    }
+    Err(ClusterError::Content(format!(
+        "{}: this node asked to be let into a cluster and stopped before it had everything\n\
+         start it with --join once more: with the same token, or, if that one ended, with a new one",
+        data.display()
+    )))
+}
+
+/// Notes in the folder that the node is one of `cluster`, let in with the token of this id.
 ///
 /// # Errors
 /// The file cannot be written.
-pub(super) fn write_state(folder: &Path, cluster: Id, state: State, port: Option<u16>) -> Result<(), ClusterError> {
-    let file = File { format: 1, cluster: cluster.to_uuid(), state, port };
+pub(super) fn write_state(
+    folder: &Path,
+    cluster: Id,
+    port: Option<u16>,
+    token: Option<Id>,
+) -> Result<(), ClusterError> {
+    let joined_with = token.map(|token| hex::encode(token.0));
+    let file = File { format: 1, cluster: cluster.to_uuid(), joined_with, port };
     let text = serde_json::to_vec_pretty(&file).unwrap_or_default();
     let path = folder.join(FILE);
     files::write_private(&path, &text).map_err(|source| ClusterError::File { path, source })

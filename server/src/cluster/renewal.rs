@@ -72,6 +72,7 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
                 joined,
                 certificate_until: draft.now().plus_seconds(LEAF_S),
                 replaces,
+                request: None,
             };
             rows::put_node(draft, number, &row)
         })

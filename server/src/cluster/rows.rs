@@ -57,6 +57,22 @@ pub struct NodeRow {
     /// The number of the member whose place it takes, until it has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<u64>,
+    /// The hash of what it asked for its certificate with, in hex, until it was first heard of: until then it may ask again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}
+
+impl NodeRow {
+    /// Until when the node may come up, if it was let in and not heard of yet; `arrive_s` is how long it may take.
+    pub fn awaited_until(&self, arrive_s: u64) -> Option<Timestamp> {
+        let patience_s = i64::try_from(arrive_s).unwrap_or(i64::MAX);
+        self.request.is_some().then(|| self.joined.plus_seconds(patience_s))
+    }
+
+    /// Whether it never came up, and it is too late now.
+    pub fn is_overdue(&self, now: Timestamp, arrive_s: u64) -> bool {
+        self.awaited_until(arrive_s).is_some_and(|until| until <= now)
+    }
 }
 
 /// A node that was a member.
@@ -78,6 +94,9 @@ pub struct TokenRow {
     /// The number of the member whose place the node takes; `None` for one more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<u64>,
+    /// The number of the node that it let in. The row stays until the token ends, since the answer may have got lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
 }
 
 /// Reads the row of the node authority.

@@ -5,7 +5,8 @@
 
 use std::io;
 
-use keyward_model::{Id, SecretBytes};
+use super::secret_text;
+use keyward_model::{Id, Secret, SecretBytes};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -48,7 +49,8 @@ pub struct Join {
     /// How many times it was set up anew.
     pub incarnation: u64,
     /// The key of its own key-file seal, base64; `None` where it does not unseal itself.
-    pub seal_key: Option<String>,
+    #[serde(with = "secret_text::optional")]
+    pub seal_key: Option<Secret<String>>,
     /// Its clock, nanoseconds since 1970.
     pub now: i64,
     /// How it is called and reached.
@@ -122,7 +124,8 @@ pub struct ApiAuthority {
     /// Its certificate.
     pub certificate: String,
     /// Its private key.
-    pub key: String,
+    #[serde(with = "secret_text")]
+    pub key: Secret<String>,
 }
 
 impl std::fmt::Debug for ApiAuthority {
@@ -262,7 +265,7 @@ mod tests {
             csr: "AA==".into(),
             node: Id([3; 16]).to_uuid(),
             incarnation: 1,
-            seal_key: Some("c2VhbC1rZXk=".into()),
+            seal_key: Some(Secret::new("c2VhbC1rZXk=".into())),
             now: 7,
             place: Place { name: "two".into(), node_address: "h:1".into(), api_address: "https://h:2".into() },
         }

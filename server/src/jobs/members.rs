@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::app::Worker;
+use crate::barrier::Draft;
 use crate::boot;
 use crate::cluster::recovery::Recovery;
 use crate::cluster::recovery::finish::finish;
@@ -43,6 +44,10 @@ enum Step<'a> {
     Promote(u64),
     /// The first one's vote goes to the second.
     Replace(u64, u64),
+    /// It was let in a moment ago, and is there.
+    Heard(u64),
+    /// It was let in, and never came up.
+    Forget(u64),
     /// It has the place that it was to take: whoever had it is no member any more.
     Arrived(u64),
     Remove(u64),
@@ -156,15 +161,17 @@ async fn reconcile(worker: &Worker, memory: &mut Memory) -> Result<(), String> {
     note_keeping_up(&members, committed, &mut memory.keeping_up);
     let settle = Duration::from_secs(app.config.cluster.settle_s);
     let settled = |number| memory.keeping_up.get(&number).is_some_and(|since| since.elapsed() >= settle);
-    let Some(step) = next(app.cluster.number(), &rows, &members, &settled) else { return Ok(()) };
+    let (now, arrive_s) = (app.barrier.now(), app.config.cluster.arrive_s);
+    let overdue = |row: &NodeRow| row.is_overdue(now, arrive_s);
+    let Some(step) = next(app.cluster.number(), &rows, &members, &settled, &overdue) else { return Ok(()) };
     let changed = match step {
         Step::Add(number, address) => node.add_learner(number, address).await,
         Step::Readdress(number, address) => node.readdress(number, address).await,
         Step::Promote(number) => node.promote(number).await,
         Step::Remove(number) => node.remove(number).await,
         Step::Replace(old, new) => node.replace(old, new).await,
-        Step::Arrived(number) => {
-            return arrived(worker, number).await.map_err(|refusal| format!("{step:?}: {refusal:?}"));
+        Step::Arrived(number) | Step::Heard(number) | Step::Forget(number) => {
+            return note(worker, number, &step).await.map_err(|refusal| format!("{step:?}: {refusal:?}"));
         }
     };
     match changed {
@@ -197,6 +204,7 @@ fn next<'a>(
     rows: &'a [(u64, NodeRow)],
     members: &[Member],
     settled: &dyn Fn(u64) -> bool,
+    overdue: &dyn Fn(&NodeRow) -> bool,
 ) -> Option<Step<'a>> {
     let row_of = |number: u64| rows.iter().find(|(known, _)| *known == number).map(|(_, row)| row);
     let member_of = |number: u64| members.iter().find(|member| member.node == number);
@@ -205,6 +213,15 @@ fn next<'a>(
         return Some(Step::Remove(gone.node));
     }
     let is_voter = |number: u64| member_of(number).is_some_and(|member| member.role == Role::Voter);
+    let is_there = |number: u64| member_of(number).is_some_and(|member| member.heard_ms.is_some());
+    for (number, row) in rows.iter().filter(|(_, row)| row.request.is_some()) {
+        if is_there(*number) {
+            return Some(Step::Heard(*number));
+        }
+        if overdue(row) && !is_voter(*number) {
+            return Some(Step::Forget(*number));
+        }
+    }
     if let Some((new, _)) = rows.iter().find(|(number, row)| row.replaces.is_some() && is_voter(*number)) {
         return Some(Step::Arrived(*new));
     }
@@ -227,23 +244,38 @@ fn next<'a>(
     )
 }
 
-/// Takes the row of whoever was replaced away: its place is taken.
-async fn arrived(worker: &Worker, number: u64) -> Result<(), Refusal> {
+/// Writes into the rows what a step that is none of Raft's says.
+async fn note(worker: &Worker, number: u64, step: &Step<'_>) -> Result<(), Refusal> {
     let (request, intent) = renewal::intent(worker);
     let barrier = &worker.app.barrier;
+    let take_away = |draft: &mut Draft<'_>, number: u64| {
+        if let Some(gone) = rows::draft_node(draft, number)? {
+            seal::remove_node(draft, gone.node)?;
+        }
+        rows::remove_node(draft, number)
+    };
     barrier
         .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
             let Some(row) = rows::draft_node(draft, number)? else { return Ok(()) };
-            if let Some(old) = row.replaces {
-                if let Some(gone) = rows::draft_node(draft, old)? {
-                    seal::remove_node(draft, gone.node)?;
+            match step {
+                Step::Forget(_) => take_away(draft, number).map(drop),
+                Step::Heard(_) => rows::put_node(draft, number, &NodeRow { request: None, ..row }),
+                _ => {
+                    if let Some(old) = row.replaces {
+                        take_away(draft, old)?;
+                    }
+                    rows::put_node(draft, number, &NodeRow { replaces: None, ..row })
                 }
-                rows::remove_node(draft, old)?;
             }
-            rows::put_node(draft, number, &NodeRow { replaces: None, ..row })
         })
-        .await
-        .map(|_| ())
+        .await?;
+    if matches!(step, Step::Forget(_)) {
+        tracing::warn!(
+            node = format!("{number:016x}"),
+            "a node that was let in never came up: it is no member any more"
+        );
+    }
+    Ok(())
 }
 
 /// Whether the state holds a seal that only this node's key file opens.
@@ -303,6 +335,7 @@ mod tests {
             joined: Timestamp(0),
             certificate_until: Timestamp(0),
             replaces: None,
+            request: None,
         };
         (number, row)
     }
@@ -317,15 +350,23 @@ mod tests {
         let listens = |node| member(node, "a", Role::Learner);
         let rows = [row(1, "a"), row(2, "a")];
         let none = |_| false;
-        assert_eq!(next(1, &rows, &[voter(1), voter(2)], &none), None);
-        assert_eq!(next(1, &rows, &[voter(1)], &none), Some(Step::Add(2, "a")));
-        assert_eq!(next(1, &rows, &[voter(1), listens(2)], &none), None, "not before it has kept up");
-        assert_eq!(next(1, &rows, &[voter(1), listens(2)], &|_| true), Some(Step::Promote(2)));
-        assert_eq!(next(1, &rows, &[voter(1), voter(2), voter(3)], &none), Some(Step::Remove(3)));
+        assert_eq!(next(1, &rows, &[voter(1), voter(2)], &none, &|_| false), None);
+        assert_eq!(next(1, &rows, &[voter(1)], &none, &|_| false), Some(Step::Add(2, "a")));
+        assert_eq!(next(1, &rows, &[voter(1), listens(2)], &none, &|_| false), None, "not before it has kept up");
+        assert_eq!(next(1, &rows, &[voter(1), listens(2)], &|_| true, &|_| false), Some(Step::Promote(2)));
+        assert_eq!(next(1, &rows, &[voter(1), voter(2), voter(3)], &none, &|_| false), Some(Step::Remove(3)));
         let moved = [row(1, "a"), row(2, "b")];
-        assert_eq!(next(1, &moved, &[voter(1), voter(2)], &none), Some(Step::Readdress(2, "b")));
-        assert_eq!(next(1, &[], &[voter(1), voter(2)], &none), None, "an installation without rows is left alone");
-        assert_eq!(next(1, &[row(2, "a")], &[voter(1), voter(2)], &none), None, "as is one that lacks the leader's");
+        assert_eq!(next(1, &moved, &[voter(1), voter(2)], &none, &|_| false), Some(Step::Readdress(2, "b")));
+        assert_eq!(
+            next(1, &[], &[voter(1), voter(2)], &none, &|_| false),
+            None,
+            "an installation without rows is left alone"
+        );
+        assert_eq!(
+            next(1, &[row(2, "a")], &[voter(1), voter(2)], &none, &|_| false),
+            None,
+            "as is one that lacks the leader's"
+        );
     }
 
     #[test]
@@ -335,16 +376,39 @@ mod tests {
         let rows = [row(1, "a"), row(2, "a"), row(3, "a"), new(4, 3)];
         let (settled, none) = (|_| true, |_| false);
         let three = [voter(1), voter(2), voter(3)];
-        assert_eq!(next(1, &rows, &three, &none), Some(Step::Add(4, "a")));
+        assert_eq!(next(1, &rows, &three, &none, &|_| false), Some(Step::Add(4, "a")));
         let mut with_new = three.to_vec();
         with_new.push(member(4, "a", Role::Learner));
-        assert_eq!(next(1, &rows, &with_new, &none), None, "the lost one stays until the new one has everything");
-        assert_eq!(next(1, &rows, &with_new, &settled), Some(Step::Replace(3, 4)));
+        assert_eq!(
+            next(1, &rows, &with_new, &none, &|_| false),
+            None,
+            "the lost one stays until the new one has everything"
+        );
+        assert_eq!(next(1, &rows, &with_new, &settled, &|_| false), Some(Step::Replace(3, 4)));
         let done = [voter(1), voter(2), voter(4)];
-        assert_eq!(next(1, &rows, &done, &settled), Some(Step::Arrived(4)), "a leader that takes over goes on here");
+        assert_eq!(
+            next(1, &rows, &done, &settled, &|_| false),
+            Some(Step::Arrived(4)),
+            "a leader that takes over goes on here"
+        );
         let half = [voter(1), voter(2), member(4, "a", Role::Learner)];
-        assert_eq!(next(1, &rows, &half, &none), None, "whoever was replaced is not added again");
-        assert_eq!(next(1, &rows, &half, &settled), Some(Step::Promote(4)), "it lost its vote otherwise");
+        assert_eq!(next(1, &rows, &half, &none, &|_| false), None, "whoever was replaced is not added again");
+        assert_eq!(next(1, &rows, &half, &settled, &|_| false), Some(Step::Promote(4)), "it lost its vote otherwise");
+    }
+
+    #[test]
+    fn whoever_was_let_in_and_never_came_up_goes() {
+        let awaited = |number| (number, NodeRow { request: Some("h".into()), ..row(number, "a").1 });
+        let rows = [row(1, "a"), awaited(2)];
+        let silent = Member { heard_ms: None, matched: None, ..member(2, "a", Role::Learner) };
+        let (none, late, early) = (|_| false, |_: &NodeRow| true, |_: &NodeRow| false);
+        let leader = member(1, "a", Role::Voter);
+        assert_eq!(next(1, &rows, &[leader.clone(), silent.clone()], &none, &early), None);
+        assert_eq!(next(1, &rows, &[leader.clone(), silent], &none, &late), Some(Step::Forget(2)));
+        let there = member(2, "a", Role::Learner);
+        assert_eq!(next(1, &rows, &[leader.clone(), there], &none, &late), Some(Step::Heard(2)));
+        let voter = Member { heard_ms: None, ..member(2, "a", Role::Voter) };
+        assert_eq!(next(1, &rows, &[leader, voter], &none, &late), None, "whoever votes stays, whatever a row says");
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub(crate) fn rows(data: &Value) -> Vec<Vec<String>> {
         vec![
             shown(id),
             shown(&member["name"]),
-            member["replaces"].as_str().map_or_else(|| shown(&member["role"]), |old| replacing(data, member, old)),
+            role(data, member),
             if member["leader"] == json!(true) { "*".to_owned() } else { String::new() },
             shown(&member["lag"]),
             heard,
@@ -112,11 +112,18 @@ pub(crate) fn rows(data: &Value) -> Vec<Vec<String>> {
     members.iter().map(row).collect()
 }
 
-/// The role of a member that takes the place of the one of this number.
-fn replacing(data: &Value, member: &Value, old: &str) -> String {
-    let members = data["members"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let named = members.iter().find(|other| other["raft_id"] == old).and_then(|other| other["name"].as_str());
-    format!("{}, for {}", cell(&member["role"]), named.unwrap_or(old))
+/// The role of a member, whose place it takes, and until when it has to come up if it did not yet.
+fn role(data: &Value, member: &Value) -> String {
+    let mut text = cell(&member["role"]);
+    if let Some(old) = member["replaces"].as_str() {
+        let members = data["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let named = members.iter().find(|other| other["raft_id"] == old).and_then(|other| other["name"].as_str());
+        text.push_str(&format!(", for {}", named.unwrap_or(old)));
+    }
+    if let Some(until) = member["awaited_until"].as_str() {
+        text.push_str(&format!(", never came up, goes at {until}"));
+    }
+    text
 }
 
 /// Removes a member.

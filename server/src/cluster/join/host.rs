@@ -1,8 +1,8 @@
 //! The cluster's side of the join lane: lets a node in for a token, and gives members new certificates.
 //!
 //! In this order: who leads, how often this address was wrong lately, the token's proof; only then is anything parsed,
-//! signed or written. What makes the node a member is one command: it finds the token's row and takes it away, so that of
-//! two nodes with one token one comes in.
+//! signed or written. What makes the node a member is one command: it finds the token's row and notes in it whom it let in, so
+//! that of two nodes with one token one comes in. That one may come again until it was heard of, since answers get lost.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,14 +10,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keyward_model::event::{EventKind, EventOutcome};
-use keyward_model::{Id, Secret, SecretBytes, Table, Timestamp};
+use keyward_model::{Id, Secret, SecretBytes, Timestamp};
+use sha2::{Digest as _, Sha256};
 
 use crate::app::Worker;
 use crate::cluster::authority::{Authority, AuthorityError, LEAF_S, Subject};
 use crate::cluster::join::guest::wrong_name;
 use crate::cluster::listener::JoiningConnection;
 use crate::cluster::renewal;
-use crate::cluster::rows::{self, MEMBERS_MAX, NodeRow};
+use crate::cluster::rows::{self, MEMBERS_MAX, NodeRow, TokenRow};
 use crate::cluster::token::{EXPORTER, ProofKey};
 use crate::cluster::wire::{self, Answer, ApiAuthority, Join, Place, Renew, Request, Welcome, Why};
 use crate::config::{Tls, is_host_and_port, is_node_name};
@@ -160,7 +161,9 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
         Err(error @ AuthorityError::Request(_)) => return Ok(Answer::refused(Why::Request, error.to_string())),
         Err(error) => return Err(Refusal::internal(error.to_string())),
     };
-    let seal_key = said.seal_key.as_deref().map(seal_key).transpose()?;
+    let seal_key = said.seal_key.as_ref().map(seal_key).transpose()?;
+    // Whoever comes with this again is the same node: only it has the key.
+    let asked_with = hex::encode(Sha256::digest(&csr));
     app.audit_ready()?;
     let intent = facts.intent(app.barrier.entropy(), now);
     let (outcome, _) = app
@@ -171,22 +174,28 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
                 return Ok(Err(unknown_token()));
             };
             let members = rows::draft_nodes(draft)?;
+            let known = members.iter().find(|(known, _)| *known == number).map(|(_, row)| row);
+            let again = known.is_some_and(|row| row.request.as_ref() == Some(&asked_with));
+            if ticket.used.is_some_and(|used| used != number || !again) {
+                return Ok(Err(unknown_token()));
+            }
             // One that was removed since the token was made needs no successor.
-            let replaces = ticket.replaces.filter(|old| members.iter().any(|(number, _)| number == old));
-            if replaces.is_some() && members.iter().any(|(_, row)| row.replaces == replaces) {
+            let replaces = ticket.replaces.or_else(|| known.filter(|_| again)?.replaces).filter(|old| members.iter().any(|(number, _)| number == old));
+            let is_other = |other: &u64| *other != number;
+            if replaces.is_some() && members.iter().any(|(other, row)| is_other(other) && row.replaces == replaces) {
                 return Ok(Err(Answer::refused(Why::Request, "another node takes the place of this member already")));
             }
-            if replaces.is_none() && members.len() >= MEMBERS_MAX {
+            if replaces.is_none() && !again && members.len() >= MEMBERS_MAX {
                 return Ok(Err(Answer::refused(Why::Full, format!("the cluster has {MEMBERS_MAX} members already"))));
             }
-            if rows::draft_node(draft, number)?.is_some() || rows::draft_is_gone(draft, number)? {
+            if !again && (known.is_some() || rows::draft_is_gone(draft, number)?) {
                 return Ok(Err(Answer::refused(
                     Why::Request,
                     "the cluster has, or had, a member of this identity: was the data folder copied? begin with an empty one",
                 )));
             }
             let at = rows::draft_at(draft, &said.place.node_address)?;
-            if let Some((_, other)) = at.iter().find(|(other, _)| Some(*other) != replaces) {
+            if let Some((_, other)) = at.iter().find(|(other, _)| is_other(other) && Some(*other) != replaces) {
                 let text = format!(
                     "the cluster has a member at {} already: `{}`; remove it first if it is gone",
                     said.place.node_address, other.name
@@ -194,7 +203,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
                 return Ok(Err(Answer::refused(Why::Request, text)));
             }
             let unseals = seal::add_key_file(draft, (&keys.root, keys.domain()), node, seal_key.as_ref())?;
-            draft.remove(Table::Config, &rows::token_key(token))?;
+            rows::put_token(draft, token, &TokenRow { used: Some(number), ..ticket })?;
             let Place { name, node_address, api_address } = said.place.clone();
             let row = NodeRow {
                 node,
@@ -205,6 +214,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
                 joined: draft.now(),
                 certificate_until: draft.now().plus_seconds(LEAF_S),
                 replaces,
+                request: Some(asked_with.clone()),
             };
             rows::put_node(draft, number, &row)?;
             Ok(Ok(unseals))
@@ -269,8 +279,8 @@ fn fits(place: &Place) -> bool {
         && api_address.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn seal_key(text: &str) -> Result<Secret<[u8; 32]>, Refusal> {
-    let bytes = STANDARD.decode(text).ok().map(SecretBytes::new);
+fn seal_key(text: &Secret<String>) -> Result<Secret<[u8; 32]>, Refusal> {
+    let bytes = STANDARD.decode(text.expose()).ok().map(SecretBytes::new);
     let key = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes.expose().as_slice()).ok());
     key.map(Secret::new).ok_or_else(|| Refusal::malformed("the key of the node's seal is not one"))
 }
@@ -282,7 +292,7 @@ fn api_authority(worker: &Worker) -> Option<ApiAuthority> {
         return None;
     }
     let read = |name: &str| std::fs::read_to_string(config.data.join("tls").join(name)).ok();
-    Some(ApiAuthority { certificate: read("ca.pem")?, key: read("ca.key")? })
+    Some(ApiAuthority { certificate: read("ca.pem")?, key: Secret::new(read("ca.key")?) })
 }
 
 /// The node authority, for as long as it is used.
