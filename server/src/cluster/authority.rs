@@ -23,7 +23,7 @@ use super::rows::AuthorityRow;
 
 /// How long the authority's certificate is good for.
 const AUTHORITY_S: i64 = 3650 * 86_400;
-/// How long a node's certificate is good for.
+/// How long a node's certificate is good for, unless the configuration says otherwise.
 pub const LEAF_S: i64 = 86_400;
 /// How far clocks may differ: a certificate is good from this long before it was issued.
 pub const SKEW_S: i64 = 3600;
@@ -34,6 +34,7 @@ const POINT_BYTES: usize = 65;
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    leaf_s: i64,
 }
 
 /// The node that a certificate is for.
@@ -80,7 +81,12 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         (params.not_before, params.not_after) = (moment(now_s - SKEW_S), moment(now_s + AUTHORITY_S));
         let certificate = params.self_signed(&key)?.der().clone();
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate })
+        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate, leaf_s: LEAF_S })
+    }
+
+    /// The same, whose certificates are good for so many seconds.
+    pub fn lasting(self, leaf_s: i64) -> Self {
+        Self { leaf_s, ..self }
     }
 
     /// The row that keeps it, its key wrapped by `root`.
@@ -100,7 +106,7 @@ impl Authority {
         let key = root.unwrap(&wrapped, &context(domain))?;
         let der = PrivatePkcs8KeyDer::from(key.expose().as_slice());
         let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256)?;
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate })
+        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate, leaf_s: LEAF_S })
     }
 
     /// The authority's certificate.
@@ -108,7 +114,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// A certificate for `subject` over the public key in `csr`, good until [`LEAF_S`] from now.
+    /// A certificate for `subject` over the public key in `csr`, good for a day or as long as [`Authority::lasting`] says.
     ///
     /// # Errors
     /// [`AuthorityError::Request`] for a request that does not prove its key, has another kind of key, or asks for
@@ -136,7 +142,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = (moment(now_s - SKEW_S), moment(now_s + LEAF_S));
+        (params.not_before, params.not_after) = (moment(now_s - SKEW_S), moment(now_s + self.leaf_s));
         Ok(params.signed_by(key, &self.issuer)?.der().clone())
     }
 }

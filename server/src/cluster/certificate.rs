@@ -161,7 +161,7 @@ impl Held {
     /// Whether less than an eighth of its time is left: too little to wait for somebody else.
     pub fn is_pressing(&self, now_s: i64) -> bool {
         let Facts { from_s, until_s, .. } = self.facts;
-        now_s < from_s || until_s - now_s < authority::LEAF_S / 8
+        now_s < from_s || until_s - now_s < (until_s - from_s - authority::SKEW_S) / 8
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::authority::Subject;
 use super::certificate::{self, CertificateError, Held};
 use super::join::pending;
-use super::listener::{self, Knock};
+use super::listener::{self, Knock, Seats};
 use super::recovery::Recovery;
 use super::tls::{self, Trust};
 use super::wire::Place;
@@ -59,6 +59,8 @@ pub struct Cluster {
     /// Members whose place was found taken by others, and when that was last said.
     estranged: Mutex<BTreeMap<u64, Instant>>,
     nudge: Notify,
+    /// Places of members that want a new certificate.
+    pub(crate) renewing: Seats,
     /// It was made the only one of a cluster whose majority is lost, and has not done all of that yet.
     recovery: ArcSwapOption<Recovery>,
     /// One at a time makes this node one of several, or exchanges its certificate.
@@ -150,6 +152,7 @@ impl Cluster {
             wrong: Mutex::default(),
             estranged: Mutex::default(),
             nudge: Notify::new(),
+            renewing: Seats::default(),
             recovery: ArcSwapOption::from_pointee(recovery),
             changing: tokio::sync::Mutex::new(()),
         })

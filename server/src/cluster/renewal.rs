@@ -13,7 +13,7 @@ use keyward_model::event::EventKind;
 use keyward_model::{Id, SecretBytes};
 use rustls_pki_types::CertificateDer;
 
-use super::authority::{Authority, AuthorityError, LEAF_S, Subject};
+use super::authority::{Authority, AuthorityError, Subject};
 use super::certificate::Applicant;
 use super::dialer::{DIAL_TIMEOUT, dial};
 use super::join::host::authority;
@@ -50,6 +50,7 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
         Some(row) => (Authority::from_row(&row, keys.domain(), &keys.root).map_err(internal)?, false),
         None => (Authority::generate(installation.cluster, now.seconds()).map_err(internal)?, true),
     };
+    let authority = authority.lasting(app.config.cluster.certificate_s);
     let applicant = Applicant::new().map_err(|error| Refusal::internal(error.to_string()))?;
     let subject = cluster.subject(installation.cluster);
     let leaf = authority.issue(applicant.csr(), subject, now.seconds()).map_err(internal)?;
@@ -70,7 +71,7 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
                 node_address,
                 api_address,
                 joined,
-                certificate_until: draft.now().plus_seconds(LEAF_S),
+                certificate_until: draft.now().plus_seconds(app.config.cluster.certificate_s),
                 replaces,
                 request: None,
             };
@@ -110,7 +111,7 @@ pub async fn issue(
                 return Err(Refusal::malformed("another member is reached at this address"));
             }
             let Place { name, node_address, api_address } = place.clone();
-            let certificate_until = draft.now().plus_seconds(LEAF_S);
+            let certificate_until = draft.now().plus_seconds(app.config.cluster.certificate_s);
             let row = NodeRow { name, node_address, api_address, certificate_until, ..row };
             rows::put_node(draft, number, &row)?;
             Ok(true)
@@ -184,7 +185,7 @@ async fn ask_leader(
     let leader = leader.and_then(|leader| members.into_iter().find(|member| member.node == leader));
     let leader = leader.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "no node leads"))?;
     let trust = app.cluster.trust().ok_or_else(|| io::Error::other("this node is alone"))?;
-    let mut stream = dial(&trust, Lane::Join, leader.node, &leader.address).await?;
+    let mut stream = dial(&trust, Lane::Renew, leader.node, &leader.address).await?;
     let exchange = async {
         let message = Request::renew(&Renew { csr: STANDARD.encode(applicant.csr()), place })?;
         wire::send(&mut stream, &message).await?;

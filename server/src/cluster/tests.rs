@@ -345,3 +345,57 @@ fn whoever_never_comes_up_is_a_member_no_more() {
     assert_eq!(records.len(), 1, "its seal, too");
     one.0.stop();
 }
+
+#[test]
+fn certificates_are_renewed_over_the_wire_whoever_holds_the_join_lane() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let folder = tempfile::tempdir().unwrap();
+    let mut brief = config(folder.path(), "one");
+    brief.cluster.certificate_s = 12;
+    let running = boot::start(brief, None).unwrap();
+    let (status, keys) = ask(running.app.config.listen.address, "", "POST", "sys/init", "{}");
+    assert_eq!(status, 200, "{keys}");
+    let one = (running, keys["root_token"].as_str().unwrap().to_owned());
+    let text = token_of(&one, &json!({}));
+    let two = config(folder.path(), "two");
+    join(&two, &text).unwrap();
+    let two = boot::start(two, None).unwrap();
+    until_voters(&one, 2);
+
+    // Strangers on the join lane of the leader, more than it has places for, who come again when they are closed.
+    let token = JoinToken::parse(&text).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let strangers: Vec<_> = (0..12)
+        .map(|_| {
+            let (over, address) = (Arc::clone(&over), token.addresses[0].clone());
+            let (client, name) = super::tls::pinned(token.cluster, token.authority).unwrap();
+            std::thread::spawn(move || {
+                use std::io::Read as _;
+                while !over.load(Ordering::SeqCst) {
+                    let mut connection = rustls::ClientConnection::new(Arc::clone(&client), name.clone()).unwrap();
+                    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+                    // It says nothing until it is closed.
+                    drop(rustls::Stream::new(&mut connection, &mut stream).read(&mut [0]));
+                }
+            })
+        })
+        .collect();
+
+    let until_s = |node: &Running| node.app.cluster.trust().unwrap().held().facts.until_s;
+    let term = || one.0.app.barrier.node().status().term;
+    let (first, before) = ([&one.0, &two].map(until_s), term());
+    until("both have a later one", || until_s(&one.0) > first[0] && until_s(&two) > first[1]);
+    let second = until_s(&two);
+    until("the follower has one after that", || until_s(&two) > second);
+    assert_eq!(term(), before, "no link broke over it");
+    until("the members tell of it", || {
+        let ends = |member: &Value| member["certificate_until"].as_str().unwrap().to_owned();
+        let shown = keyward_model::Timestamp(second * 1_000_000_000).rfc3339();
+        members(&one).iter().all(|member| ends(member) > shown)
+    });
+    over.store(true, Ordering::SeqCst);
+    strangers.into_iter().for_each(|stranger| stranger.join().unwrap());
+    two.stop();
+    one.0.stop();
+}

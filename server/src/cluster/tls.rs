@@ -30,13 +30,15 @@ pub enum Lane {
     Raft,
     /// Requests of clients that another member forwards.
     Api,
-    /// A node that wants to become a member, or a member that wants a new certificate.
+    /// A node that wants to become a member.
     Join,
+    /// A member that wants a new certificate. Not the lane of those who are none yet: they could keep it from its turn.
+    Renew,
 }
 
 impl Lane {
     /// Every lane.
-    pub const ALL: [Self; 3] = [Self::Raft, Self::Api, Self::Join];
+    pub const ALL: [Self; 4] = [Self::Raft, Self::Api, Self::Join, Self::Renew];
 
     /// Its name in ALPN.
     pub const fn name(self) -> &'static [u8] {
@@ -44,6 +46,7 @@ impl Lane {
             Self::Raft => b"keyward-raft/1",
             Self::Api => b"keyward-api/1",
             Self::Join => b"keyward-join/1",
+            Self::Renew => b"keyward-renew/1",
         }
     }
 
@@ -82,7 +85,7 @@ impl Trust {
             let builder = client_builder()?.with_root_certificates(Arc::clone(&roots));
             Ok::<_, rustls::Error>(finish(builder.with_client_cert_resolver(resolver), lane))
         };
-        let clients = [client(Lane::Raft)?, client(Lane::Api)?, client(Lane::Join)?];
+        let clients = [client(Lane::Raft)?, client(Lane::Api)?, client(Lane::Renew)?];
         Ok(Self { cluster, ca: ca.clone(), own, server, clients })
     }
 
@@ -114,12 +117,13 @@ impl Trust {
     /// For dialling: what to present, and the name that the member `number` must prove.
     ///
     /// # Errors
-    /// Never: the name is made of hex digits.
+    /// The lane is that of nodes which are no members yet.
     pub fn client(&self, lane: Lane, number: u64) -> io::Result<(Arc<ClientConfig>, ServerName<'static>)> {
         let config = match lane {
             Lane::Raft => &self.clients[0],
             Lane::Api => &self.clients[1],
-            Lane::Join => &self.clients[2],
+            Lane::Renew => &self.clients[2],
+            Lane::Join => return Err(io::Error::other("who joins has no certificate to show")),
         };
         let name = ServerName::try_from(names::of_node(self.cluster, number)).map_err(io::Error::other)?;
         Ok((Arc::clone(config), name))

@@ -1,4 +1,4 @@
-//! The cluster's side of the join lane: lets a node in for a token, and gives members new certificates.
+//! The cluster's side: lets a node in for a token on the join lane, and gives members new certificates on theirs.
 //!
 //! In this order: who leads, how often this address was wrong lately, the token's proof; only then is anything parsed,
 //! signed or written. What makes the node a member is one command: it finds the token's row and notes in it whom it let in, so
@@ -14,7 +14,7 @@ use keyward_model::{Id, Secret, SecretBytes, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use crate::app::Worker;
-use crate::cluster::authority::{Authority, AuthorityError, LEAF_S, Subject};
+use crate::cluster::authority::{Authority, AuthorityError, Subject};
 use crate::cluster::join::guest::wrong_name;
 use crate::cluster::listener::JoiningConnection;
 use crate::cluster::renewal;
@@ -52,7 +52,7 @@ pub async fn serve(worker: &Worker, connection: JoiningConnection) {
             Box::pin(join(worker, source, &Presented { exporter, token, proof, body })).await
         }
         (Request::Renew(body), Some(peer)) => Box::pin(renew(worker, peer, &body)).await,
-        _ => Answer::refused(Why::Request, "a node joins without a certificate and renews with one"),
+        _ => Answer::refused(Why::Request, "a node joins on one lane and renews on another"),
     };
     if let Ok(message) = answer.encode()
         && let Err(error) = wire::send(&mut stream, &message).await
@@ -212,7 +212,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
                 node_address,
                 api_address,
                 joined: draft.now(),
-                certificate_until: draft.now().plus_seconds(LEAF_S),
+                certificate_until: draft.now().plus_seconds(app.config.cluster.certificate_s),
                 replaces,
                 request: Some(asked_with.clone()),
             };
@@ -303,7 +303,9 @@ pub fn authority(worker: &Worker) -> Result<Authority, Refusal> {
     let keys = worker.app.barrier.keyring()?;
     let row = rows::authority(worker.reader())?
         .ok_or_else(|| Refusal::Unavailable("the cluster has no node authority yet; try again".into()))?;
-    Authority::from_row(&row, keys.domain(), &keys.root).map_err(|error| Refusal::internal(error.to_string()))
+    let authority = Authority::from_row(&row, keys.domain(), &keys.root);
+    let authority = authority.map_err(|error| Refusal::internal(error.to_string()))?;
+    Ok(authority.lasting(worker.app.config.cluster.certificate_s))
 }
 
 async fn renew(worker: &Worker, peer: u64, body: &SecretBytes) -> Answer {
