@@ -207,6 +207,7 @@ mod tests {
             "operator remove -force 00000000-0000-0000-0000-000000000001",
             "operator promote 0000000000000001",
             "operator step-down",
+            "operator rotate-ca",
             "operator recover -data=d -yes -force",
             "operator recover -config=c.toml -check",
             "server --join - --data=d --name=two --node-listen=127.0.0.1:8301",

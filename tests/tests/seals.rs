@@ -69,7 +69,12 @@ fn assert_silent(cluster: &Cluster, node: usize) {
     assert!(health.json()["sealed"] == json!(true) && health.json()["initialized"] == json!(true), "{}", health.text());
     for path in ["secret/data/n1", "sys/mounts", "sys/cluster/members", "auth/token/lookup-self"] {
         let answer = cluster.client(node).get(path);
-        assert!(answer.status == 503 && answer.text().contains("sealed"), "{path}: {} {}", answer.status, answer.text());
+        assert!(
+            answer.status == 503 && answer.text().contains("sealed"),
+            "{path}: {} {}",
+            answer.status,
+            answer.text()
+        );
     }
     let answer = cluster.client(node).put("secret/data/n1", &json!({"data": {}}));
     assert_eq!(answer.status, 503, "{}", answer.text());

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::{Context, init};
 use crate::app::Worker;
-use crate::cluster::authority::fingerprint;
+use crate::cluster::authority::{Authority, fingerprint};
 use crate::cluster::renewal;
+use crate::cluster::rotation::{self, Phase};
 use crate::cluster::rows::{self, NodeRow, TOKENS_MAX, TokenRow};
 use crate::cluster::token::{JoinToken, TTL_S_MAX};
 use crate::config::is_node_name;
@@ -33,10 +34,13 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     let changes = matches!(operation, Operation::Create | Operation::Update);
     match rest.split('/').collect::<Vec<_>>()[..] {
         ["join-token"] if changes => join_token(context).await,
+        ["rotate-ca"] if changes => rotate_authority(context).await,
         ["members"] if operation == Operation::Read => members(context),
         ["members", node] if operation == Operation::Delete => remove(context, number(context, node)?).await,
         ["members", node, "promote"] if changes => promote(context, number(context, node)?).await,
-        ["join-token"] | ["members"] | ["members", _] | ["members", _, "promote"] => Err(Refusal::UnsupportedOperation),
+        ["join-token"] | ["rotate-ca"] | ["members"] | ["members", _] | ["members", _, "promote"] => {
+            Err(Refusal::UnsupportedOperation)
+        }
         _ => Err(Refusal::UnsupportedPath),
     }
 }
@@ -88,14 +92,8 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
     addresses.extend(rows::nodes(context.reader())?.into_iter().map(|(_, row)| row.node_address));
     addresses = unique(addresses);
     let (entropy, expires) = (app.barrier.entropy(), app.barrier.now().plus_seconds(ttl_s));
-    let token = JoinToken::draw(
-        installation.cluster,
-        fingerprint(trust.authority()),
-        addresses.clone(),
-        expires,
-        name,
-        entropy,
-    );
+    let token =
+        JoinToken::draw(installation.cluster, fingerprint(&trust.issuer()), addresses.clone(), expires, name, entropy);
     let row = TokenRow { replaces, ..token.to_row(keys.domain(), &keys.root, entropy) };
     context
         .write(|draft| {
@@ -131,6 +129,19 @@ fn to_replace(context: &Context<'_>, node: &str) -> Result<u64, Refusal> {
     Ok(old)
 }
 
+/// Begins to exchange the node authority; a job on the leader does the rest.
+async fn rotate_authority(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.note(|facts| facts.object = Some("node authority"));
+    let (keys, barrier) = (context.keys()?, &context.worker.app.barrier);
+    let installation = seal::installation(context.reader())?.ok_or(Refusal::Sealed)?;
+    let next = Authority::generate(installation.cluster, barrier.now().seconds())
+        .map_err(|error| Refusal::internal(error.to_string()))?;
+    let next = next.to_row(keys.domain(), &keys.root, barrier.entropy());
+    context.write(|draft| rotation::announce(draft, next.clone())).await?;
+    context.worker.app.cluster.nudge();
+    Ok(Answer::no_content())
+}
+
 fn unique(addresses: Vec<String>) -> Vec<String> {
     let mut out: Vec<String> = Vec::with_capacity(addresses.len());
     for address in addresses {
@@ -148,6 +159,7 @@ fn members(context: &Context<'_>) -> Result<Answer, Refusal> {
         "members": members,
         "leader": leadership.leader.map(hex_number),
         "term": leadership.term,
+        "authority_rotation": rows::authority(context.reader())?.map(|row| Phase::of(&row).name()),
     })))
 }
 

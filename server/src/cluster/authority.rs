@@ -17,6 +17,8 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::names;
 use super::rows::AuthorityRow;
@@ -93,7 +95,7 @@ impl Authority {
     pub fn to_row(&self, domain: Id, root: &RootKey, entropy: &dyn Entropy) -> AuthorityRow {
         let key = Secret::new(self.issuer.key().serialize_der());
         let wrapped = root.wrap(key.expose(), &context(domain), entropy);
-        AuthorityRow { certificate: pem(&self.certificate), key: STANDARD.encode(wrapped) }
+        AuthorityRow { certificate: pem(&self.certificate), key: STANDARD.encode(wrapped), next: None, before: None }
     }
 
     /// Reads what [`Authority::to_row`] gave.
@@ -161,9 +163,45 @@ pub fn certificate_of(row: &AuthorityRow) -> Result<CertificateDer<'static>, Aut
     CertificateDer::from_pem_slice(row.certificate.as_bytes()).map_err(|_| AuthorityError::Damaged)
 }
 
+/// The certificates of all authorities that members trust, the one that signs first. Readable while sealed.
+///
+/// # Errors
+/// [`AuthorityError::Damaged`].
+pub fn trusted(row: &AuthorityRow) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+    let others = row.next.iter().map(|next| &next.certificate).chain(&row.before);
+    std::iter::once(&row.certificate)
+        .chain(others)
+        .map(|text| CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| AuthorityError::Damaged))
+        .collect()
+}
+
+/// The same as a member's row notes them, where `issuer` signed the member's certificate: hashes in hex, its own first.
+pub fn names_of(issuer: &CertificateDer<'_>, trusted: &[CertificateDer<'_>]) -> Vec<String> {
+    let name = |certificate: &CertificateDer<'_>| hex::encode(fingerprint(certificate));
+    let mut names = vec![name(issuer)];
+    names.extend(trusted.iter().map(name).filter(|other| *other != names[0]).collect::<Vec<_>>());
+    names
+}
+
 /// What a join token pins the authority by.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
     Sha256::digest(certificate).into()
+}
+
+/// Whether `leaf` names the key of `ca` as the one that signed it. Says nothing of the signature.
+pub fn signed(ca: &CertificateDer<'_>, leaf: &CertificateDer<'_>) -> bool {
+    let (Ok((_, ca)), Ok((_, leaf))) = (X509Certificate::from_der(ca), X509Certificate::from_der(leaf)) else {
+        return false;
+    };
+    let own = ca.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(key) => Some(key.0),
+        _ => None,
+    });
+    let named = leaf.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(authority) => authority.key_identifier.as_ref().map(|key| key.0),
+        _ => None,
+    });
+    own.is_some() && own == named
 }
 
 /// A certificate as PEM.

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`rows`] (what the cluster knows of itself), [`authority`] and [`certificate`] (what makes a member),
 //! [`names`] and [`tls`] (how members know each other), [`token`], [`wire`] and [`join`] (how a node becomes one),
-//! [`renewal`] (certificates after the first), [`node`] (this one), [`listener`] and [`dialer`] (its port, and theirs),
+//! [`renewal`] (certificates after the first), [`rotation`] (authorities after the first), [`node`] (this one), [`listener`] and [`dialer`] (its port, and theirs),
 //! [`recovery`] (when most of them are lost).
 
 pub mod rows;
@@ -24,6 +24,8 @@ pub mod wire;
 pub mod join;
 
 pub mod renewal;
+
+pub mod rotation;
 
 pub mod node;
 

@@ -120,7 +120,7 @@ impl Cluster {
         let trust = match file.as_ref().filter(|_| recovery.is_none()) {
             None => None,
             Some(file) => {
-                let (held, ca) = Held::read(&folder)?.ok_or_else(|| {
+                let (held, trusted) = Held::read(&folder)?.ok_or_else(|| {
                     let path = folder.join("node.pem");
                     ClusterError::File { path, source: io::ErrorKind::NotFound.into() }
                 })?;
@@ -130,7 +130,7 @@ impl Cluster {
                         folder.display()
                     )));
                 }
-                Some(Arc::new(Trust::new(held, &ca)?))
+                Some(Arc::new(Trust::new(held, &trusted)?))
             }
         };
         let mut wanted = wanted_address(config);
@@ -273,21 +273,33 @@ impl Cluster {
     pub(super) fn establish(
         &self,
         held: Held,
-        ca: &CertificateDer<'static>,
+        trusted: &[CertificateDer<'static>],
         file: &Secret<String>,
     ) -> Result<(), ClusterError> {
-        if let Some(trust) = self.trust() {
+        if let Some(trust) = self.trust().filter(|trust| trust.trusted().contains(&held.issuer)) {
             certificate::keep(&self.folder, file)?;
             trust.show(held);
             return Ok(());
         }
-        let trust = Trust::new(held, ca)?;
+        let trust = Trust::new(held, trusted)?;
         make_folder(&self.folder)?;
-        certificate::keep_authority(&self.folder, ca)?;
+        certificate::keep_authorities(&self.folder, trusted)?;
         certificate::keep(&self.folder, file)?;
         let port = self.bound.lock().unwrap_or_else(PoisonError::into_inner).map(|address| address.port());
         write_state(&self.folder, trust.cluster(), port, None)?;
         self.trust.store(Some(Arc::new(trust)));
+        Ok(())
+    }
+
+    /// Trusts these authorities from now on; the one that signed this node's certificate must be among them.
+    ///
+    /// # Errors
+    /// That cannot be kept, or one is no authority.
+    pub(super) fn trust_in(&self, trusted: &[CertificateDer<'static>]) -> Result<(), ClusterError> {
+        let Some(trust) = self.trust() else { return Ok(()) };
+        let changed = Trust::new((*trust.held()).clone(), trusted)?;
+        certificate::keep_authorities(&self.folder, trusted)?;
+        self.trust.store(Some(Arc::new(changed)));
         Ok(())
     }
 

@@ -34,6 +34,12 @@ pub struct AuthorityRow {
     pub certificate: String,
     /// Its private key (PKCS #8), wrapped by the root key, in base64.
     pub key: String,
+    /// The one that takes its place once every member trusts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Box<AuthorityRow>>,
+    /// The certificate of the one before, PEM: trusted until every member has a certificate of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 /// A node that is to be a member.
@@ -60,6 +66,9 @@ pub struct NodeRow {
     /// The hash of what it asked for its certificate with, in hex, until it was first heard of: until then it may ask again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// The hashes, in hex, of the authorities that it trusted when it got its certificate; the one that signed it is first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusts: Vec<String>,
 }
 
 impl NodeRow {

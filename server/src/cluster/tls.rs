@@ -60,7 +60,7 @@ impl Lane {
 #[derive(Debug, Clone)]
 pub struct Trust {
     cluster: Id,
-    ca: CertificateDer<'static>,
+    trusted: Vec<CertificateDer<'static>>,
     own: Arc<Own>,
     server: Arc<ServerConfig>,
     clients: [Arc<ClientConfig>; 3],
@@ -71,14 +71,14 @@ pub struct Trust {
 struct Own(ArcSwap<Held>);
 
 impl Trust {
-    /// Trust in `ca` alone, showing `held`.
+    /// Trust in these authorities and no others, showing `held`.
     ///
     /// # Errors
-    /// The authority's certificate is not one.
-    pub fn new(held: Held, ca: &CertificateDer<'static>) -> Result<Self, rustls::Error> {
+    /// An authority's certificate is not one.
+    pub fn new(held: Held, trusted: &[CertificateDer<'static>]) -> Result<Self, rustls::Error> {
         let cluster = held.facts.cluster;
         let own = Arc::new(Own(ArcSwap::from_pointee(held)));
-        let roots = roots(ca)?;
+        let roots = roots(trusted)?;
         let server = server_config(&roots, Arc::clone(&own) as Arc<dyn ResolvesServerCert>)?;
         let client = |lane: Lane| {
             let resolver = Arc::clone(&own) as Arc<dyn ResolvesClientCert>;
@@ -86,7 +86,7 @@ impl Trust {
             Ok::<_, rustls::Error>(finish(builder.with_client_cert_resolver(resolver), lane))
         };
         let clients = [client(Lane::Raft)?, client(Lane::Api)?, client(Lane::Renew)?];
-        Ok(Self { cluster, ca: ca.clone(), own, server, clients })
+        Ok(Self { cluster, trusted: trusted.to_vec(), own, server, clients })
     }
 
     /// The cluster whose members are trusted.
@@ -94,9 +94,14 @@ impl Trust {
         self.cluster
     }
 
-    /// The authority's certificate.
-    pub fn authority(&self) -> &CertificateDer<'static> {
-        &self.ca
+    /// The authorities that are trusted.
+    pub fn trusted(&self) -> &[CertificateDer<'static>] {
+        &self.trusted
+    }
+
+    /// The one that signed what is shown now.
+    pub fn issuer(&self) -> CertificateDer<'static> {
+        self.held().issuer.clone()
     }
 
     /// The certificate that is shown now.
@@ -185,7 +190,7 @@ impl ServerCertVerifier for Pinned {
         let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let ca = intermediates.iter().take(CHAIN_MAX).find(is_pinned).ok_or(unknown)?;
         let verifier =
-            WebPkiServerVerifier::builder_with_provider(roots(&ca.clone().into_owned())?, Arc::clone(&self.provider))
+            WebPkiServerVerifier::builder_with_provider(roots(&[ca.clone().into_owned()])?, Arc::clone(&self.provider))
                 .build()
                 .map_err(|error| rustls::Error::General(error.to_string()))?;
         verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
@@ -232,9 +237,9 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn roots(ca: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, rustls::Error> {
+fn roots(trusted: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(ca.clone())?;
+    trusted.iter().try_for_each(|ca| roots.add(ca.clone()))?;
     Ok(Arc::new(roots))
 }
 

@@ -80,6 +80,9 @@ pub struct Place {
 pub struct Renew {
     /// PKCS #10 request, base64.
     pub csr: String,
+    /// The hashes, in hex, of the authorities that it trusts.
+    #[serde(default)]
+    pub trusts: Vec<String>,
     /// How it is called and reached now.
     #[serde(flatten)]
     pub place: Place,
@@ -110,8 +113,11 @@ pub enum Answer {
 pub struct Welcome {
     /// Its certificate, DER in base64.
     pub certificate: String,
-    /// The certificate of the node authority, DER in base64.
+    /// The certificate of the node authority that signed it, DER in base64.
     pub authority: String,
+    /// Others that members trust at the moment, for a new member.
+    #[serde(default)]
+    pub trusted: Vec<String>,
     /// Whether the node has a key-file seal of its own now.
     pub unseals: bool,
     /// The local CA of the API, if there is one: clients trust one for all nodes.

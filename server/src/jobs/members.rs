@@ -21,8 +21,8 @@ use crate::barrier::Draft;
 use crate::boot;
 use crate::cluster::recovery::Recovery;
 use crate::cluster::recovery::finish::finish;
-use crate::cluster::renewal;
 use crate::cluster::rows::{self, NodeRow};
+use crate::cluster::{renewal, rotation};
 use crate::record::Facts;
 use crate::refusal::Refusal;
 use crate::seal;
@@ -115,6 +115,9 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
         }
     }
     may_lead(worker, memory, now).await;
+    if let Err(refusal) = rotation::follow(worker) {
+        tracing::warn!(?refusal, "the node authorities to trust are looked at again in a moment");
+    }
     if passed(memory.renew_after) && renewal::is_due(worker) {
         memory.renew_after = Some(now + AGAIN_AFTER);
         if let Err(refusal) = renewal::renew(worker).await {
@@ -127,6 +130,9 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
         if let Err(why) = reconcile(worker, memory).await {
             tracing::warn!(reason = %why, "the members are looked at again in a moment");
             memory.change_after = Some(now + AGAIN_AFTER);
+        }
+        if let Err(refusal) = rotation::advance(worker).await {
+            tracing::warn!(?refusal, "the rotation of the node authority goes on later");
         }
         if let Err(refusal) = forget_expired(worker).await {
             tracing::warn!(?refusal, "join tokens whose time is up are removed later");
@@ -336,6 +342,7 @@ mod tests {
             certificate_until: Timestamp(0),
             replaces: None,
             request: None,
+            trusts: Vec::new(),
         };
         (number, row)
     }

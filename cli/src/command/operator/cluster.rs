@@ -79,7 +79,11 @@ pub(crate) fn members(session: &mut Session) -> Result<(), CliError> {
         return Err(CliError::Absent("this server does not know members".into(), None));
     };
     let data = &answer.body["data"];
-    session.output.rows(data, HEADERS, &rows(data))
+    session.output.rows(data, HEADERS, &rows(data))?;
+    if let Some(phase) = data["authority_rotation"].as_str().filter(|phase| *phase != "settled") {
+        session.output.hint(&format!("the node authority is being exchanged: {phase}"));
+    }
+    Ok(())
 }
 
 /// The table's head.
@@ -158,6 +162,18 @@ pub(crate) fn promote(session: &mut Session, arguments: &Member) -> Result<(), C
 pub(crate) fn step_down(session: &mut Session) -> Result<(), CliError> {
     session.client()?.put("sys/step-down", &json!({}))?;
     session.output.say("another node leads, if there is one; `keyward operator members` shows which")
+}
+
+/// Begins to exchange the node authority.
+///
+/// # Errors
+/// Refused, or one is under way.
+pub(crate) fn rotate_ca(session: &mut Session) -> Result<(), CliError> {
+    session.client()?.post("sys/cluster/rotate-ca", &json!({}))?;
+    session.output.say(
+        "the node authority is being exchanged: members trust both, get new certificates, then forget the old one\n\
+         `keyward operator members` says when it is done; a member that is down keeps it waiting",
+    )
 }
 
 fn absent(id: &str) -> CliError {

@@ -164,9 +164,11 @@ fn keep(
     welcome: &Welcome,
 ) -> Result<(), JoinError> {
     let Pending { identity, applicant, seal_key, .. } = pending;
-    let (leaf, ca) = certificates(token, welcome)?;
+    let (leaf, trusted) = certificates(token, welcome)?;
+    let ca =
+        trusted.first().cloned().ok_or_else(|| CertificateError::Content("the answer holds no authority".into()))?;
     let file = applicant.file(&leaf);
-    let held = applicant.receive(leaf, ca.clone())?;
+    let held = applicant.receive(leaf, ca)?;
     if held.facts.cluster != token.cluster || held.facts.number != identity.number() {
         return Err(CertificateError::Content("the cluster gave a certificate of another node".into()).into());
     }
@@ -189,7 +191,7 @@ fn keep(
             write_private(&path, text.as_bytes()).map_err(at(&path))?;
         }
     }
-    certificate::keep_authority(&folder, &ca)?;
+    certificate::keep_authorities(&folder, &trusted)?;
     certificate::keep(&folder, &file)?;
     let port = place.node_address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     let port = port.filter(|_| config.cluster.advertise.is_none());
@@ -281,11 +283,11 @@ fn seal_key(config: &Config, entropy: &dyn Entropy) -> Result<Secret<[u8; 32]>, 
     Ok(key)
 }
 
-/// Leaf and authority of the answer; the authority is the one that the token names.
+/// Leaf of the answer, and the authorities to trust; the first, which signed the leaf, is the one that the token names.
 fn certificates(
     token: &JoinToken,
     welcome: &Welcome,
-) -> Result<(CertificateDer<'static>, CertificateDer<'static>), JoinError> {
+) -> Result<(CertificateDer<'static>, Vec<CertificateDer<'static>>), JoinError> {
     let der = |text: &str| {
         let bytes = STANDARD.decode(text);
         bytes.map(CertificateDer::from).map_err(|_| CertificateError::Content("the answer holds no certificate".into()))
@@ -294,7 +296,14 @@ fn certificates(
     if authority::fingerprint(&ca) != token.authority {
         return Err(CertificateError::Content("the answer names another authority than the token".into()).into());
     }
-    Ok((leaf, ca))
+    let mut trusted = vec![ca];
+    for text in &welcome.trusted {
+        let other = der(text)?;
+        if !trusted.contains(&other) {
+            trusted.push(other);
+        }
+    }
+    Ok((leaf, trusted))
 }
 
 /// Asks the nodes of the token in turn, and whom they send to, until one of them leads. `sent` turns true when one of them

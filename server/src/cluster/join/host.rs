@@ -14,13 +14,13 @@ use keyward_model::{Id, Secret, SecretBytes, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use crate::app::Worker;
-use crate::cluster::authority::{Authority, AuthorityError, Subject};
+use crate::cluster::authority::{Authority, AuthorityError, Subject, names_of};
 use crate::cluster::join::guest::wrong_name;
 use crate::cluster::listener::JoiningConnection;
-use crate::cluster::renewal;
 use crate::cluster::rows::{self, MEMBERS_MAX, NodeRow, TokenRow};
 use crate::cluster::token::{EXPORTER, ProofKey};
 use crate::cluster::wire::{self, Answer, ApiAuthority, Join, Place, Renew, Request, Welcome, Why};
+use crate::cluster::{renewal, rotation};
 use crate::config::{Tls, is_host_and_port, is_node_name};
 use crate::identity::{FIRST_INCARNATION, raft_id};
 use crate::record::Facts;
@@ -156,6 +156,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
     let number = raft_id(node);
     let subject = Subject { cluster: installation.cluster, node, number, incarnation: said.incarnation };
     let authority = authority(worker)?;
+    let trusted = rotation::trusted(worker)?.unwrap_or_default();
     let leaf = match authority.issue(&csr, subject, now.seconds()) {
         Ok(leaf) => leaf,
         Err(error @ AuthorityError::Request(_)) => return Ok(Answer::refused(Why::Request, error.to_string())),
@@ -215,6 +216,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
                 certificate_until: draft.now().plus_seconds(app.config.cluster.certificate_s),
                 replaces,
                 request: Some(asked_with.clone()),
+                trusts: names_of(authority.certificate(), &trusted),
             };
             rows::put_node(draft, number, &row)?;
             Ok(Ok(unseals))
@@ -229,6 +231,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
     Ok(Answer::Welcome(Box::new(Welcome {
         certificate: STANDARD.encode(&leaf),
         authority: STANDARD.encode(authority.certificate()),
+        trusted: trusted.iter().map(|ca| STANDARD.encode(ca)).collect(),
         unseals,
         api_authority: api_authority(worker),
     })))
@@ -321,10 +324,11 @@ async fn renew(worker: &Worker, peer: u64, body: &SecretBytes) -> Answer {
     if !fits(&said.place) {
         return Answer::refused(Why::Request, "name or address of the node are not well formed");
     }
-    match renewal::issue(worker, peer, &csr, &said.place).await {
+    match renewal::issue(worker, peer, &csr, &said.place, &said.trusts).await {
         Ok(Some((leaf, authority))) => Answer::Welcome(Box::new(Welcome {
             certificate: STANDARD.encode(&leaf),
             authority: STANDARD.encode(&authority),
+            trusted: Vec::new(),
             unseals: false,
             api_authority: None,
         })),
