@@ -4,7 +4,7 @@
 //! that is a terminal), `@file` and `-` give a whole JSON object. `name=\@text` is the text `@text`.
 
 use std::fs;
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -104,6 +104,20 @@ pub(crate) fn new_secret(prompt: &str) -> Text {
         return Err(CliError::Usage(format!("the two are not the same; no {prompt} was set")));
     }
     Ok(first)
+}
+
+/// Whether somebody at the terminal answers `question` with `expected`. Without a terminal nobody does.
+///
+/// # Errors
+/// The terminal cannot be read.
+pub(crate) fn agreed(question: &str, expected: &str) -> Result<bool, CliError> {
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    let mut answer = String::new();
+    let asked = write!(io::stderr(), "{question}: ").and_then(|()| io::stdin().read_line(&mut answer));
+    asked.map_err(|error| CliError::Local(format!("cannot read from the terminal: {error}")))?;
+    Ok(answer.trim() == expected)
 }
 
 /// A whole file, or standard input for `-`.

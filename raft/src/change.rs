@@ -106,6 +106,27 @@ impl Changes {
         }
     }
 
+    pub(crate) async fn replace(&self, old: u64, new: u64) -> Result<(), ChangeError> {
+        let role = |node| self.member(node).map(|member| member.role);
+        match (role(old), role(new)) {
+            (_, None) => Err(ChangeError::NotMember { node: new }),
+            (None, _) => self.promote(new).await,
+            (Some(Role::Learner), _) | (_, Some(Role::Voter)) => {
+                self.promote(new).await?;
+                self.remove(old).await
+            }
+            (Some(Role::Voter), Some(Role::Learner)) if old == self.roster.node_id() => {
+                self.hand_over(None).await?;
+                Err(ChangeError::NotLeader { leader: self.roster.leader() })
+            }
+            // In one step: with a voter more in between, one that is lost would count, and nobody in its place.
+            (Some(Role::Voter), Some(Role::Learner)) => {
+                let steps = [ChangeMembers::AddVoterIds([new].into()), ChangeMembers::RemoveVoters([old].into())];
+                self.change(ChangeMembers::Batch(steps.into())).await
+            }
+        }
+    }
+
     pub(crate) async fn readdress(&self, node: u64, address: String) -> Result<(), ChangeError> {
         match self.member(node) {
             None => Err(ChangeError::NotMember { node }),

@@ -5,7 +5,8 @@
 //! past), [`roster`] and [`change`] (who takes part and who leads), [`fs`] (the seam to the disk), [`log`] (the log),
 //! [`types`] (our words in the library's places), [`store`] and [`machine`] (log and state as the library asks for them),
 //! `jobs`, `applier` and `checkpoint` (the threads that work on the state), [`link`] (the way to other nodes), `network` (as the
-//! library asks for it), `transfer` and `transit` (snapshots on their way), `compare` (whether states differ), `loss` (a leader that is gone).
+//! library asks for it), `transfer` and `transit` (snapshots on their way), `compare` (whether states differ), `loss` (a leader
+//! that is gone), [`survivor`] (a node that is all that is left).
 
 pub mod node;
 
@@ -41,6 +42,8 @@ pub mod machine;
 
 pub mod snapshot;
 
+pub mod survivor;
+
 mod jobs;
 
 mod applier;
@@ -65,6 +68,7 @@ pub use options::{Fresh, Options, StartError, Timing};
 pub use reads::{ReadError, ReadPoint};
 pub use roster::{Leadership, Member, REMOVED, Role};
 pub use submit::{Submission, SubmitError};
+pub use survivor::{Remains, Survivor};
 
 #[cfg(test)]
 mod suite;

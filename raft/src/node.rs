@@ -290,6 +290,15 @@ impl Node {
         self.change(|changes| async move { changes.remove(node).await }).await
     }
 
+    /// Gives the vote of `old` to the learner `new`, in one step, and removes `old`: as [`Node::promote`] and [`Node::remove`]
+    /// together, with no moment in which both vote.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn replace(&self, old: u64, new: u64) -> Result<(), ChangeError> {
+        self.change(|changes| async move { changes.replace(old, new).await }).await
+    }
+
     /// Notes that the member `node` is now reached at `address`.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ use crate::clock::{OsEntropy, SystemClock};
 use crate::cluster::Cluster;
 use crate::cluster::dialer::Members;
 use crate::cluster::heads;
-use crate::cluster::node::ClusterError;
+use crate::cluster::node::{self, ClusterError};
 use crate::cluster::rows;
 use crate::config::{Config, ConfigError, Durability, SealKind};
 use crate::files::{self, write_private};
@@ -156,6 +156,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     make_folder(&config.data)?;
+    node::refuse_unfinished(&config.data)?;
     let identity = Identity::of_folder(&config.data, &*entropy)?;
     let cluster = Arc::new(Cluster::of_folder(&config, &identity)?);
     let journal = Arc::new(open_journal(&config, identity)?);
@@ -181,14 +182,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
             fresh: cluster.fresh(),
             fs: Arc::new(OsFs),
             entropy: Arc::clone(&entropy),
-            log: match dev {
-                Some(_) => keyward_raft::log::Options {
-                    segment_bytes: DEV_SEGMENT_BYTES,
-                    reserve_bytes: DEV_RESERVE_BYTES,
-                    ..Default::default()
-                },
-                None => keyward_raft::log::Options { reserve_bytes: RESERVE_BYTES, ..Default::default() },
-            },
+            log: log_options(dev),
             log_bytes_max: LOG_BYTES_MAX,
             timing: Timing::default(),
             dialer: Arc::new(Members(Arc::clone(&cluster))),
@@ -197,6 +191,12 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
         store.clone(),
         Arc::new(observer),
     )?;
+    if cluster.is_recovering() && node.status().voters != [cluster.number()] {
+        return Err(ClusterError::Content(
+            "the recovery of this node was cut off: run `keyward operator recover` again".into(),
+        )
+        .into());
+    }
     if store.reader().is_ok_and(|reader| rows::is_gone(&reader, cluster.number()).unwrap_or(false)) {
         return Err(ClusterError::Content(REMOVED.to_owned()).into());
     }
@@ -464,6 +464,18 @@ pub fn unseal_by_key_file(config: &Config, store: &Store, barrier: &Barrier, nod
     let opened: Result<OpenedKeys, OpenError> = seal::open(&reader, &KeyFileSeal::new(key), false, node);
     let opened = opened.map_err(|error| BootError::Seal(format!("{}: {error}", path.display())))?;
     barrier.unseal(opened, store).map_err(BootError::Start)
+}
+
+/// Sizes of the log.
+pub(crate) fn log_options(dev: Option<&Dev>) -> keyward_raft::log::Options {
+    match dev {
+        Some(_) => keyward_raft::log::Options {
+            segment_bytes: DEV_SEGMENT_BYTES,
+            reserve_bytes: DEV_RESERVE_BYTES,
+            ..Default::default()
+        },
+        None => keyward_raft::log::Options { reserve_bytes: RESERVE_BYTES, ..Default::default() },
+    }
 }
 
 pub(crate) fn open_journal(config: &Config, identity: Identity) -> Result<Journal, BootError> {

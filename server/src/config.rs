@@ -5,6 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::authority::LEAF_S;
+
+/// How long a node's certificate may be good for: time to renew it, and no longer than one wants to wait for its end.
+const CERTIFICATE_S: std::ops::RangeInclusive<i64> = 10..=604_800;
+
 /// Everything that can be set. Every member has a default, so that an empty file is a whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -158,6 +163,10 @@ pub struct Cluster {
     pub api_address: Option<String>,
     /// How long a node that joined must have kept up before it votes.
     pub settle_s: u64,
+    /// How long a node that was let in may take to come up; after that it is a member no more.
+    pub arrive_s: u64,
+    /// How long a node's certificate is good for. It is renewed at two thirds of that.
+    pub certificate_s: i64,
 }
 
 impl Default for Config {
@@ -222,7 +231,16 @@ impl Default for Limits {
 
 impl Default for Cluster {
     fn default() -> Self {
-        Self { name: "keyward".into(), node_name: None, listen: None, advertise: None, api_address: None, settle_s: 10 }
+        Self {
+            name: "keyward".into(),
+            node_name: None,
+            listen: None,
+            advertise: None,
+            api_address: None,
+            settle_s: 10,
+            arrive_s: 3600,
+            certificate_s: LEAF_S,
+        }
     }
 }
 
@@ -269,6 +287,9 @@ impl Config {
         }
         if !(8 << 10..=1 << 20).contains(&self.limits.header_bytes_max) {
             return wrong("limits.header_bytes_max must be between 8192 and 1048576".into());
+        }
+        if !CERTIFICATE_S.contains(&self.cluster.certificate_s) {
+            return wrong("cluster.certificate_s must be from 10 to 604800".into());
         }
         if self.cluster.settle_s > 3600 {
             return wrong("cluster.settle_s must be at most 3600".into());

@@ -127,6 +127,16 @@ pub fn raft_id(node: Id) -> u64 {
 }
 
 impl Drafted {
+    /// One that was drawn before, and asked with.
+    pub fn resume(node: Id, seed: Secret<[u8; 32]>) -> Self {
+        Self { node, seed }
+    }
+
+    /// What its audit key is made of.
+    pub fn seed(&self) -> &Secret<[u8; 32]> {
+        &self.seed
+    }
+
     /// The node's id.
     pub fn node(&self) -> Id {
         self.node

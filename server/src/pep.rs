@@ -224,6 +224,9 @@ fn authenticate(worker: &Worker, request: &Request, door: Door, facts: &RefCell<
     if worker.app.barrier.is_sealed() {
         return Err(Refusal::Sealed);
     }
+    if worker.app.cluster.is_recovering() {
+        return Err(Refusal::Unavailable("this node is about to go on alone; try again in a moment".into()));
+    }
     if matches!(request.operation, Operation::Update | Operation::Patch) && request.path.ends_with('/') {
         return Err(Refusal::malformed("cannot write to a path ending in '/'"));
     }

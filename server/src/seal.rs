@@ -359,6 +359,9 @@ pub fn add_key_file(
     if !seals.iter().any(|record| record.kind == KEY_FILE) {
         return Ok(false);
     }
+    if seals.iter().any(|record| record.node.as_deref() == Some(&node.to_uuid())) {
+        return Ok(true); // it asks again, with the same key
+    }
     let Some(key) = key else {
         return Err(Refusal::malformed(
             "the nodes of this cluster unseal themselves by a key file: start this one with seal.kind = \"key_file\", too",
@@ -394,6 +397,18 @@ pub fn remove_node(draft: &mut Draft<'_>, node: Id) -> Result<(), Refusal> {
     let before = seals.len();
     seals.retain(|record| record.node.as_deref() != Some(&node.to_uuid()));
     if seals.len() == before { Ok(()) } else { put_records(draft, &seals) }
+}
+
+/// Gives the cluster another id: whoever knows it by the old one is not of it any more. The data stays what it is.
+///
+/// # Errors
+/// The row cannot be read.
+pub fn rename_cluster(draft: &mut Draft<'_>, cluster: Id) -> Result<(), Refusal> {
+    let damaged = |error: serde_json::Error| Refusal::internal(format!("config row: {error}"));
+    let Some(opened) = draft.get(Table::Config, INSTALLATION)? else { return Err(Refusal::Sealed) };
+    let found: Installation = serde_json::from_slice(opened.body.expose()).map_err(damaged)?;
+    let body = serde_json::to_vec(&Installation { cluster, ..found }).map_err(damaged)?;
+    draft.put(Table::Config, INSTALLATION, Columns::default(), &body)
 }
 
 fn draft_records(draft: &mut Draft<'_>) -> Result<Vec<SealRecord>, Refusal> {

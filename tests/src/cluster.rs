@@ -64,11 +64,19 @@ impl Cluster {
         Network::new(nodes).map(|network| Self::founded(nodes, Some(network)))
     }
 
-    fn founded(nodes: usize, network: Option<Network>) -> Self {
+    /// Places for nodes on loopback, and none yet: whoever asks founds the cluster himself.
+    pub fn unfounded() -> Self {
+        Self::empty(None)
+    }
+
+    fn empty(network: Option<Network>) -> Self {
         let alone = alone();
         let folder = tempfile::tempdir().unwrap();
-        let mut cluster =
-            Self { nodes: Vec::new(), root: String::new(), network, folder, base: loopback(), _alone: alone };
+        Self { nodes: Vec::new(), root: String::new(), network, folder, base: loopback(), _alone: alone }
+    }
+
+    fn founded(nodes: usize, network: Option<Network>) -> Self {
+        let mut cluster = Self::empty(network);
         let founder = cluster.add();
         cluster.launch(founder, &[]).unwrap();
         cluster.root = cluster.server(founder).initialise();

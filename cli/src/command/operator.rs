@@ -2,6 +2,8 @@
 
 pub(crate) mod cluster;
 
+mod recover;
+
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
@@ -33,6 +35,10 @@ pub(crate) enum Command {
     Promote(cluster::Member),
     /// Let another node lead
     StepDown,
+    /// Exchange the authority that signs the nodes' certificates; no link breaks over it
+    RotateCa,
+    /// Go on with this node alone when the majority of the cluster is lost for good
+    Recover(recover::Recover),
 }
 
 /// How the key is shared out.
@@ -86,6 +92,8 @@ pub(crate) fn run(session: &mut Session, command: &Command) -> Result<(), CliErr
         Command::Remove(arguments) => cluster::remove(session, arguments),
         Command::Promote(arguments) => cluster::promote(session, arguments),
         Command::StepDown => cluster::step_down(session),
+        Command::RotateCa => cluster::rotate_ca(session),
+        Command::Recover(arguments) => recover::run(session, arguments),
     }
 }
 

@@ -125,15 +125,24 @@ fn join(config: &Config, token: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Flags over the file over the defaults.
-fn settle(arguments: Arguments) -> Result<Config, CliError> {
-    let mut config = match &arguments.config {
+/// The configuration of a node, for a command that works on its data folder.
+///
+/// # Errors
+/// It cannot be read, or is wrong.
+pub(crate) fn configuration(file: Option<&Path>, data: Option<PathBuf>) -> Result<Config, CliError> {
+    let mut config = match file {
         Some(path) => read_config(path)?,
         None => Config::default(),
     };
-    if let Some(data) = arguments.data {
+    if let Some(data) = data {
         config.data = data;
     }
+    Ok(config)
+}
+
+/// Flags over the file over the defaults.
+fn settle(arguments: Arguments) -> Result<Config, CliError> {
+    let mut config = configuration(arguments.config.as_deref(), arguments.data)?;
     if let Some(address) = arguments.listen {
         config.listen.address = address;
     }

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::{Context, init};
 use crate::app::Worker;
 use crate::barrier::Draft;
-use crate::cluster::authority::fingerprint;
+use crate::cluster::authority::{Authority, fingerprint};
 use crate::cluster::renewal;
-use crate::cluster::rows::{self, NodeRow, TOKENS_MAX};
+use crate::cluster::rotation::{self, Phase};
+use crate::cluster::rows::{self, NodeRow, TOKENS_MAX, TokenRow};
 use crate::cluster::token::{JoinToken, TTL_S_MAX};
 use crate::config::is_node_name;
 use crate::http::answer::Answer;
@@ -34,21 +35,38 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     let changes = matches!(operation, Operation::Create | Operation::Update);
     match rest.split('/').collect::<Vec<_>>()[..] {
         ["join-token"] if changes => join_token(context).await,
+        ["rotate-ca"] if changes => rotate_authority(context).await,
         ["members"] if operation == Operation::Read => members(context),
-        ["members", node] if operation == Operation::Delete => remove(context, number(node)?).await,
-        ["members", node, "promote"] if changes => promote(context, number(node)?).await,
-        ["join-token"] | ["members"] | ["members", _] | ["members", _, "promote"] => Err(Refusal::UnsupportedOperation),
+        ["members", node] if operation == Operation::Delete => remove(context, number(context, node)?).await,
+        ["members", node, "promote"] if changes => promote(context, number(context, node)?).await,
+        ["join-token"] | ["rotate-ca"] | ["members"] | ["members", _] | ["members", _, "promote"] => {
+            Err(Refusal::UnsupportedOperation)
+        }
         _ => Err(Refusal::UnsupportedPath),
     }
 }
 
-/// A member by its id, or by the number that Raft knows it by.
-fn number(text: &str) -> Result<u64, Refusal> {
+/// A member by its id, by the number that Raft knows it by, or by its name if no other one has it.
+fn number(context: &Context<'_>, text: &str) -> Result<u64, Refusal> {
+    if let Some(number) = id_or_number(text) {
+        return Ok(number);
+    }
+    let rows = rows::nodes(context.reader())?;
+    let mut named = rows.iter().filter(|(_, row)| row.name == text).map(|(number, _)| *number);
+    match (named.next(), named.next()) {
+        (Some(number), None) => Ok(number),
+        (Some(_), Some(_)) => Err(Refusal::malformed(
+            "several members have this name: say the id, as `keyward operator members` shows it",
+        )),
+        (None, _) => {
+            Err(Refusal::malformed("a member is named by its id or its name, as `keyward operator members` shows them"))
+        }
+    }
+}
+
+fn id_or_number(text: &str) -> Option<u64> {
     let short = || u64::from_str_radix(text, 16).ok().filter(|_| text.len() == 16);
-    Id::from_uuid(text)
-        .map(raft_id)
-        .or_else(short)
-        .ok_or_else(|| Refusal::malformed("a member is named by its id, as `keyward operator members` shows it"))
+    Id::from_uuid(text).map(raft_id).or_else(short)
 }
 
 async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
@@ -63,6 +81,10 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
     }
     let worker = context.worker;
     let app = &worker.app;
+    let replaces = match context.params.string("replace")?.filter(|node| !node.is_empty()) {
+        None => None,
+        Some(node) => Some(to_replace(context, &node)?),
+    };
     renewal::found(worker).await?;
     let keys = context.keys()?;
     let installation = seal::installation(context.reader())?.ok_or(Refusal::Sealed)?;
@@ -71,15 +93,9 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
     addresses.extend(rows::nodes(context.reader())?.into_iter().map(|(_, row)| row.node_address));
     addresses = unique(addresses);
     let (entropy, expires) = (app.barrier.entropy(), app.barrier.now().plus_seconds(ttl_s));
-    let token = JoinToken::draw(
-        installation.cluster,
-        fingerprint(trust.authority()),
-        addresses.clone(),
-        expires,
-        name,
-        entropy,
-    );
-    let row = token.to_row(keys.domain(), &keys.root, entropy);
+    let token =
+        JoinToken::draw(installation.cluster, fingerprint(&trust.issuer()), addresses.clone(), expires, name, entropy);
+    let row = TokenRow { replaces, ..token.to_row(keys.domain(), &keys.root, entropy) };
     context
         .write(|draft| {
             if rows::draft_tokens(draft)? >= TOKENS_MAX {
@@ -97,7 +113,34 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
         "ttl": ttl_s,
         "addresses": addresses,
         "name": token.name,
+        "replaces": replaces.map(hex_number),
     })))
+}
+
+/// The member whose place a new node shall take.
+fn to_replace(context: &Context<'_>, node: &str) -> Result<u64, Refusal> {
+    let old = number(context, node)?;
+    let rows = rows::nodes(context.reader())?;
+    if !rows.iter().any(|(number, _)| *number == old) {
+        return Err(Refusal::malformed("there is no such member to replace: make a token without `replace`"));
+    }
+    if let Some((_, successor)) = rows.iter().find(|(_, row)| row.replaces == Some(old)) {
+        return Err(Refusal::malformed(format!("`{}` takes the place of this member already", successor.name)));
+    }
+    Ok(old)
+}
+
+/// Begins to exchange the node authority; a job on the leader does the rest.
+async fn rotate_authority(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.note(|facts| facts.object = Some("node authority"));
+    let (keys, barrier) = (context.keys()?, &context.worker.app.barrier);
+    let installation = seal::installation(context.reader())?.ok_or(Refusal::Sealed)?;
+    let next = Authority::generate(installation.cluster, barrier.now().seconds())
+        .map_err(|error| Refusal::internal(error.to_string()))?;
+    let next = next.to_row(keys.domain(), &keys.root, barrier.entropy());
+    context.write(|draft| rotation::announce(draft, next.clone())).await?;
+    context.worker.app.cluster.nudge();
+    Ok(Answer::no_content())
 }
 
 fn unique(addresses: Vec<String>) -> Vec<String> {
@@ -117,6 +160,7 @@ fn members(context: &Context<'_>) -> Result<Answer, Refusal> {
         "members": members,
         "leader": leadership.leader.map(hex_number),
         "term": leadership.term,
+        "authority_rotation": rows::authority(context.reader())?.map(|row| Phase::of(&row).name()),
     })))
 }
 
@@ -132,7 +176,7 @@ pub fn list(worker: &Worker) -> Result<Vec<Value>, Refusal> {
     let app = &worker.app;
     let node = app.barrier.node();
     let (rows, members) = (rows::nodes(worker.reader())?, node.members());
-    let status = node.status();
+    let (status, leader) = (node.status(), node.leadership().borrow().leader);
     let mut numbers: Vec<u64> = rows.iter().map(|(number, _)| *number).collect();
     numbers.extend(members.iter().map(|member| member.node));
     numbers.sort_unstable();
@@ -140,7 +184,7 @@ pub fn list(worker: &Worker) -> Result<Vec<Value>, Refusal> {
     let describe = |number: u64| {
         let row = rows.iter().find(|(known, _)| *known == number).map(|(_, row)| row);
         let member = members.iter().find(|member| member.node == number);
-        describe(worker, number, row, member, (status.leader, status.committed))
+        describe(worker, number, row, member, (leader, status.committed))
     };
     Ok(numbers.into_iter().map(describe).collect())
 }
@@ -165,6 +209,10 @@ fn describe(
     json!({
         "id": row.map(|row| row.node.to_uuid()).or_else(|| is_self.then(|| cluster.node().to_uuid())),
         "raft_id": hex_number(number),
+        "awaited_until": row
+            .and_then(|row| row.awaited_until(worker.app.config.cluster.arrive_s))
+            .map(|until| until.rfc3339()),
+        "replaces": row.and_then(|row| row.replaces).map(hex_number),
         "name": row.map(|row| row.name.as_str()).or(is_self.then_some(cluster.name())),
         "role": role,
         "leader": leader == Some(number),
@@ -229,7 +277,11 @@ async fn promote(context: &Context<'_>, number: u64) -> Result<Answer, Refusal> 
              caught up (`keyward operator members`), or give force=true",
         ));
     }
-    node.promote(number).await.map_err(change)?;
+    let row = rows::node(context.reader(), number)?;
+    match row.and_then(|row| row.replaces) {
+        Some(old) => node.replace(old, number).await.map_err(change)?,
+        None => node.promote(number).await.map_err(change)?,
+    }
     Ok(Answer::no_content())
 }
 
@@ -281,10 +333,10 @@ mod tests {
     #[test]
     fn members_are_named_by_id_or_number() {
         let id = Id([0xab; 16]);
-        assert_eq!(number(&id.to_uuid()).unwrap(), raft_id(id));
-        assert_eq!(number("abababababababab").unwrap(), raft_id(id));
+        assert_eq!(id_or_number(&id.to_uuid()), Some(raft_id(id)));
+        assert_eq!(id_or_number("abababababababab"), Some(raft_id(id)));
         for wrong in ["", "two", "ab", "../x"] {
-            assert!(number(wrong).is_err(), "{wrong}");
+            assert!(id_or_number(wrong).is_none(), "{wrong}");
         }
     }
 }

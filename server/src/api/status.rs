@@ -127,9 +127,11 @@ pub fn seal_status(worker: &Worker) -> Result<Value, Refusal> {
 
 /// Who leads, and where clients and nodes reach it; without one, empty addresses.
 fn leader(worker: &Worker) -> Result<Value, Refusal> {
-    let status = worker.app.barrier.node().status();
-    let row = status.leader.map(|leader| rows::node(worker.reader(), leader)).transpose()?.flatten();
-    let is_self = status.leader == Some(status.node_id);
+    let node = worker.app.barrier.node();
+    let (status, leadership) = (node.status(), *node.leadership().borrow());
+    // Not the leader that was heard last: one that fell silent is none.
+    let row = leadership.leader.map(|leader| rows::node(worker.reader(), leader)).transpose()?.flatten();
+    let is_self = leadership.leads;
     let own = || if is_self { worker.app.address() } else { String::new() };
     let (address, node_address) = row.map_or_else(|| (own(), own()), |row| (row.api_address, row.node_address));
     Ok(json!({

@@ -17,13 +17,15 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::names;
 use super::rows::AuthorityRow;
 
 /// How long the authority's certificate is good for.
 const AUTHORITY_S: i64 = 3650 * 86_400;
-/// How long a node's certificate is good for.
+/// How long a node's certificate is good for, unless the configuration says otherwise.
 pub const LEAF_S: i64 = 86_400;
 /// How far clocks may differ: a certificate is good from this long before it was issued.
 pub const SKEW_S: i64 = 3600;
@@ -34,6 +36,7 @@ const POINT_BYTES: usize = 65;
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    leaf_s: i64,
 }
 
 /// The node that a certificate is for.
@@ -80,14 +83,19 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         (params.not_before, params.not_after) = (moment(now_s - SKEW_S), moment(now_s + AUTHORITY_S));
         let certificate = params.self_signed(&key)?.der().clone();
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate })
+        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate, leaf_s: LEAF_S })
+    }
+
+    /// The same, whose certificates are good for so many seconds.
+    pub fn lasting(self, leaf_s: i64) -> Self {
+        Self { leaf_s, ..self }
     }
 
     /// The row that keeps it, its key wrapped by `root`.
     pub fn to_row(&self, domain: Id, root: &RootKey, entropy: &dyn Entropy) -> AuthorityRow {
         let key = Secret::new(self.issuer.key().serialize_der());
         let wrapped = root.wrap(key.expose(), &context(domain), entropy);
-        AuthorityRow { certificate: pem(&self.certificate), key: STANDARD.encode(wrapped) }
+        AuthorityRow { certificate: pem(&self.certificate), key: STANDARD.encode(wrapped), next: None, before: None }
     }
 
     /// Reads what [`Authority::to_row`] gave.
@@ -100,7 +108,7 @@ impl Authority {
         let key = root.unwrap(&wrapped, &context(domain))?;
         let der = PrivatePkcs8KeyDer::from(key.expose().as_slice());
         let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256)?;
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate })
+        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate, leaf_s: LEAF_S })
     }
 
     /// The authority's certificate.
@@ -108,7 +116,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// A certificate for `subject` over the public key in `csr`, good until [`LEAF_S`] from now.
+    /// A certificate for `subject` over the public key in `csr`, good for a day or as long as [`Authority::lasting`] says.
     ///
     /// # Errors
     /// [`AuthorityError::Request`] for a request that does not prove its key, has another kind of key, or asks for
@@ -136,7 +144,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = (moment(now_s - SKEW_S), moment(now_s + LEAF_S));
+        (params.not_before, params.not_after) = (moment(now_s - SKEW_S), moment(now_s + self.leaf_s));
         Ok(params.signed_by(key, &self.issuer)?.der().clone())
     }
 }
@@ -155,9 +163,45 @@ pub fn certificate_of(row: &AuthorityRow) -> Result<CertificateDer<'static>, Aut
     CertificateDer::from_pem_slice(row.certificate.as_bytes()).map_err(|_| AuthorityError::Damaged)
 }
 
+/// The certificates of all authorities that members trust, the one that signs first. Readable while sealed.
+///
+/// # Errors
+/// [`AuthorityError::Damaged`].
+pub fn trusted(row: &AuthorityRow) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+    let others = row.next.iter().map(|next| &next.certificate).chain(&row.before);
+    std::iter::once(&row.certificate)
+        .chain(others)
+        .map(|text| CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| AuthorityError::Damaged))
+        .collect()
+}
+
+/// The same as a member's row notes them, where `issuer` signed the member's certificate: hashes in hex, its own first.
+pub fn names_of(issuer: &CertificateDer<'_>, trusted: &[CertificateDer<'_>]) -> Vec<String> {
+    let name = |certificate: &CertificateDer<'_>| hex::encode(fingerprint(certificate));
+    let mut names = vec![name(issuer)];
+    names.extend(trusted.iter().map(name).filter(|other| *other != names[0]).collect::<Vec<_>>());
+    names
+}
+
 /// What a join token pins the authority by.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
     Sha256::digest(certificate).into()
+}
+
+/// Whether `leaf` names the key of `ca` as the one that signed it. Says nothing of the signature.
+pub fn signed(ca: &CertificateDer<'_>, leaf: &CertificateDer<'_>) -> bool {
+    let (Ok((_, ca)), Ok((_, leaf))) = (X509Certificate::from_der(ca), X509Certificate::from_der(leaf)) else {
+        return false;
+    };
+    let own = ca.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(key) => Some(key.0),
+        _ => None,
+    });
+    let named = leaf.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(authority) => authority.key_identifier.as_ref().map(|key| key.0),
+        _ => None,
+    });
+    own.is_some() && own == named
 }
 
 /// A certificate as PEM.

@@ -1,7 +1,7 @@
 //! A node's own certificate: key pair, request, and the files that keep it.
 //!
 //! In `cluster/` of the data folder: `node.pem` (certificate and private key together, replaced as a whole) and `ca.pem`
-//! (the authority that nodes of this cluster trust). A new certificate comes with a new key.
+//! (the authorities that nodes of this cluster trust: one, but for the time of a rotation). A new certificate comes with a new key.
 
 use std::fs;
 use std::io;
@@ -32,6 +32,8 @@ pub struct Held {
     pub certified: Arc<CertifiedKey>,
     /// What it says.
     pub facts: Facts,
+    /// The certificate of the authority that signed it.
+    pub issuer: CertificateDer<'static>,
 }
 
 /// What the certificate of a node says.
@@ -74,6 +76,19 @@ impl Applicant {
         Ok(Self { key, csr })
     }
 
+    /// One that was made before, from its key in PEM and its request.
+    ///
+    /// # Errors
+    /// The key is not one.
+    pub fn resume(key: &Secret<String>, csr: Vec<u8>) -> Result<Self, CertificateError> {
+        Ok(Self { key: KeyPair::from_pem(key.expose()).map_err(content)?, csr })
+    }
+
+    /// The private key, PEM.
+    pub fn key(&self) -> Secret<String> {
+        Secret::new(self.key.serialize_pem())
+    }
+
     /// The request: the public key, signed with its private key, and nothing else.
     pub fn csr(&self) -> &[u8] {
         &self.csr
@@ -91,8 +106,7 @@ impl Applicant {
 
     /// The file that keeps a certificate that was issued for this key.
     pub fn file(&self, leaf: &CertificateDer<'_>) -> Secret<String> {
-        let key = Secret::new(self.key.serialize_pem());
-        Secret::new(format!("{}{}", key.expose(), authority::pem(leaf)))
+        Secret::new(format!("{}{}", self.key().expose(), authority::pem(leaf)))
     }
 }
 
@@ -111,15 +125,15 @@ impl Held {
         let facts =
             Facts::of(&leaf).ok_or_else(|| CertificateError::Content("the certificate is not one of a node".into()))?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let certified = CertifiedKey::from_der(vec![leaf, ca], key, &provider).map_err(content)?;
-        Ok(Self { certified: Arc::new(certified), facts })
+        let certified = CertifiedKey::from_der(vec![leaf, ca.clone()], key, &provider).map_err(content)?;
+        Ok(Self { certified: Arc::new(certified), facts, issuer: ca })
     }
 
-    /// Reads certificate and key from the folder; `None` if there are none.
+    /// Reads certificate and key from the folder, and the authorities to trust; `None` if there are none.
     ///
     /// # Errors
     /// [`CertificateError`] with the file and what is wrong.
-    pub fn read(folder: &Path) -> Result<Option<(Self, CertificateDer<'static>)>, CertificateError> {
+    pub fn read(folder: &Path) -> Result<Option<(Self, Vec<CertificateDer<'static>>)>, CertificateError> {
         let (leaf_file, ca_file) = (folder.join(LEAF), folder.join(CA));
         let pem = match fs::read(&leaf_file) {
             Ok(pem) => Secret::new(pem),
@@ -134,9 +148,12 @@ impl Held {
         };
         let leaf = CertificateDer::from_pem_slice(pem.expose()).map_err(|error| wrong(&leaf_file, &error))?;
         let key = PrivateKeyDer::from_pem_slice(pem.expose()).map_err(|error| wrong(&leaf_file, &error))?;
-        let ca = CertificateDer::from_pem_file(&ca_file).map_err(|error| wrong(&ca_file, &error))?;
-        let held = Self::new(leaf, ca.clone(), key).map_err(|error| wrong(&leaf_file, &error))?;
-        Ok(Some((held, ca)))
+        let cas = CertificateDer::pem_file_iter(&ca_file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let cas: Vec<CertificateDer<'static>> = cas.map_err(|error| wrong(&ca_file, &error))?;
+        let ca = cas.iter().find(|ca| authority::signed(ca, &leaf)).cloned();
+        let ca = ca.ok_or_else(|| wrong(&ca_file, &"no authority in it signed the certificate of this node"))?;
+        let held = Self::new(leaf, ca, key).map_err(|error| wrong(&leaf_file, &error))?;
+        Ok(Some((held, cas)))
     }
 
     /// Whether a third of its time or less is left, or it is not good yet: the clock was set back.
@@ -149,7 +166,7 @@ impl Held {
     /// Whether less than an eighth of its time is left: too little to wait for somebody else.
     pub fn is_pressing(&self, now_s: i64) -> bool {
         let Facts { from_s, until_s, .. } = self.facts;
-        now_s < from_s || until_s - now_s < authority::LEAF_S / 8
+        now_s < from_s || until_s - now_s < (until_s - from_s - authority::SKEW_S) / 8
     }
 }
 
@@ -183,12 +200,13 @@ pub fn keep(folder: &Path, file: &Secret<String>) -> Result<(), CertificateError
     write(&folder.join(LEAF), file.expose().as_bytes())
 }
 
-/// Puts the authority's certificate in place.
+/// Puts the certificates of the authorities to trust in place.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn keep_authority(folder: &Path, ca: &CertificateDer<'_>) -> Result<(), CertificateError> {
-    write(&folder.join(CA), authority::pem(ca).as_bytes())
+pub fn keep_authorities(folder: &Path, cas: &[CertificateDer<'_>]) -> Result<(), CertificateError> {
+    let text: String = cas.iter().map(|ca| authority::pem(ca)).collect();
+    write(&folder.join(CA), text.as_bytes())
 }
 
 fn write(path: &Path, text: &[u8]) -> Result<(), CertificateError> {
@@ -219,11 +237,11 @@ mod tests {
         let authority = Authority::generate(SUBJECT.cluster, NOW).unwrap();
         let applicant = Applicant::new().unwrap();
         let leaf = authority.issue(applicant.csr(), SUBJECT, NOW).unwrap();
-        keep_authority(folder.path(), authority.certificate()).unwrap();
+        keep_authorities(folder.path(), std::slice::from_ref(authority.certificate())).unwrap();
         keep(folder.path(), &applicant.file(&leaf)).unwrap();
         let held = applicant.receive(leaf, authority.certificate().clone()).unwrap();
         let (again, ca) = Held::read(folder.path()).unwrap().unwrap();
-        assert_eq!((again.facts, &ca), (held.facts, authority.certificate()));
+        assert_eq!((again.facts, &ca[..]), (held.facts, std::slice::from_ref(authority.certificate())));
         assert_eq!(again.certified.cert, held.certified.cert);
     }
 

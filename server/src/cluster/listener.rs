@@ -36,6 +36,8 @@ const CONNECTIONS_MAX: usize = 256;
 const STRANGERS_MAX: usize = 224;
 /// Connections at once that want to join.
 const JOINING_MAX: usize = 8;
+/// Connections at once of members that want a new certificate.
+const RENEWING_MAX: usize = 16;
 
 /// Places that are taken. One is freed when it is dropped.
 #[derive(Debug, Clone, Default)]
@@ -129,10 +131,10 @@ pub struct ForwardedConnection {
     pub seats: Vec<Seat>,
 }
 
-/// A connection on the join lane.
+/// A connection of a node that wants a certificate.
 #[derive(Debug)]
 pub struct JoiningConnection {
-    /// The member, if it showed a certificate: it wants a new one.
+    /// The member, if it is one and wants a new one.
     pub peer: Option<u64>,
     /// Where it comes from.
     pub source: IpAddr,
@@ -143,21 +145,31 @@ pub struct JoiningConnection {
 }
 
 impl Knock {
-    /// Makes the handshake, on the runtime of the worker that calls.
+    /// Makes the handshake, on the runtime of the worker that calls. `renewing` are the places of members that want a new
+    /// certificate.
     ///
     /// # Errors
     /// Whoever it is does not speak TLS as we do, or shows no certificate where one is due.
-    pub async fn admit(self, trust: &Trust) -> io::Result<Visitor> {
-        let Self { lane, accepted, stream, source, stranger: _stranger, seats } = self;
+    pub async fn admit(self, trust: &Trust, renewing: &Seats) -> io::Result<Visitor> {
+        let Self { lane, accepted, stream, source, stranger: _stranger, mut seats } = self;
         let handshake = StartHandshake::from_parts(accepted, TcpStream::from_std(stream)?);
         let (stream, peer) = shake(handshake, trust, lane).await?;
         let source = source.ip();
         match (lane, peer) {
-            (Lane::Join, peer) => Ok(Visitor::Joining(JoiningConnection { peer, source, stream, seats })),
+            (Lane::Join, _) => Ok(Visitor::Joining(JoiningConnection { peer: None, source, stream, seats })),
+            (Lane::Renew, Some(_)) => {
+                // Taken once it has proven to be a member: nobody else keeps it from its turn.
+                seats.push(renewing.take(RENEWING_MAX).ok_or_else(full)?);
+                Ok(Visitor::Joining(JoiningConnection { peer, source, stream, seats }))
+            }
             (Lane::Api, Some(peer)) => Ok(Visitor::Forwarding(ForwardedConnection { peer, source, stream, seats })),
-            (Lane::Api | Lane::Raft, _) => Err(stranger()),
+            (Lane::Api | Lane::Raft | Lane::Renew, _) => Err(stranger()),
         }
     }
+}
+
+fn full() -> io::Error {
+    io::Error::new(io::ErrorKind::QuotaExceeded, "too many nodes want a certificate at once")
 }
 
 fn stranger() -> io::Error {
@@ -276,10 +288,9 @@ async fn lead_in(
             return Ok(());
         }
         Lane::Join => {
-            let full = || io::Error::new(io::ErrorKind::QuotaExceeded, "too many nodes join at once");
             seats.push(joining.take(JOINING_MAX).ok_or_else(full)?);
         }
-        Lane::Api => {}
+        Lane::Api | Lane::Renew => {}
     }
     let StartHandshake { accepted, io, .. } = handshake;
     cluster.hand_on(Knock { lane, accepted, stream: io.into_std()?, source, stranger: unknown, seats })

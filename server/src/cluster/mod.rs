@@ -2,8 +2,9 @@
 //!
 //! Reading order: [`rows`] (what the cluster knows of itself), [`authority`] and [`certificate`] (what makes a member),
 //! [`names`] and [`tls`] (how members know each other), [`token`], [`wire`] and [`join`] (how a node becomes one),
-//! [`renewal`] (certificates after the first), [`heads`] (where the audit of all nodes stands), [`node`] (this one),
-//! [`listener`] with `movable`, and [`dialer`] (its port, and theirs).
+//! [`renewal`] (certificates after the first), [`rotation`] (authorities after the first), [`heads`] (where the audit of all
+//! nodes stands), [`node`] (this one), [`listener`] with `movable`, and [`dialer`] (its port, and theirs), [`recovery`] (when
+//! most of them are lost).
 
 pub mod rows;
 
@@ -17,6 +18,8 @@ pub mod tls;
 
 pub mod token;
 
+pub mod secret_text;
+
 pub mod wire;
 
 pub mod join;
@@ -25,6 +28,8 @@ pub mod renewal;
 
 pub mod heads;
 
+pub mod rotation;
+
 pub mod node;
 
 mod movable;
@@ -32,6 +37,8 @@ mod movable;
 pub mod listener;
 
 pub mod dialer;
+
+pub mod recovery;
 
 pub use node::Cluster;
 

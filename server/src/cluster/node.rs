@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use keyward_model::{Id, Secret};
@@ -16,11 +17,14 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::authority::Subject;
 use super::certificate::{self, CertificateError, Held};
-use super::listener::{self, Knock};
-use super::tls::Trust;
+use super::join::pending;
+use super::listener::{self, Knock, Seats};
+use super::recovery::Recovery;
+use super::tls::{self, Trust};
 use super::wire::Place;
 use crate::barrier::Barrier;
 use crate::config::{self, Config};
@@ -36,6 +40,8 @@ const KNOCKS_MAX: usize = 64;
 const WRONG_PER_MINUTE_MAX: u32 = 10;
 /// Addresses whose wrong tries are remembered.
 const SOURCES_MAX: usize = 1024;
+/// How often it is said that a member is of another cluster now.
+const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// This node among its peers.
 pub struct Cluster {
@@ -50,7 +56,13 @@ pub struct Cluster {
     turn: AtomicUsize,
     closed: AtomicU64,
     wrong: Mutex<BTreeMap<IpAddr, (i64, u32)>>,
+    /// Members whose place was found taken by others, and when that was last said.
+    estranged: Mutex<BTreeMap<u64, Instant>>,
     nudge: Notify,
+    /// Places of members that want a new certificate.
+    pub(crate) renewing: Seats,
+    /// It was made the only one of a cluster whose majority is lost, and has not done all of that yet.
+    recovery: ArcSwapOption<Recovery>,
     /// One at a time makes this node one of several, or exchanges its certificate.
     pub(super) changing: tokio::sync::Mutex<()>,
 }
@@ -65,23 +77,13 @@ struct Me {
 
 /// What `cluster.json` says.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct File {
     format: u32,
     cluster: String,
-    state: State,
+    /// The token that let the node in: whoever comes with it again has what it wanted.
+    joined_with: Option<String>,
     /// The port that was given when any would do: the others know it.
     port: Option<u16>,
-}
-
-/// How far the node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// It was let in, and not all that it was given is on the disk yet.
-    Joining,
-    /// It is one of several, or was.
-    Member,
 }
 
 /// Why a node does not know its place.
@@ -110,22 +112,15 @@ impl Cluster {
     /// The node of this data folder. If it is one of several, it knows its certificate and the authority to trust.
     ///
     /// # Errors
-    /// A file is missing, damaged, or from a join that was not finished.
+    /// A file is missing or damaged.
     pub fn of_folder(config: &Config, identity: &Identity) -> Result<Self, ClusterError> {
         let folder = config.data.join("cluster");
         let file = File::read(&folder)?;
-        if file.as_ref().is_some_and(|file| file.state == State::Joining) {
-            return Err(ClusterError::Content(format!(
-                "{}: this node was let into a cluster and stopped before it had everything\n\
-                 remove it there (`keyward operator remove {}`), empty the data folder, and join anew",
-                folder.join(FILE).display(),
-                identity.node.to_uuid()
-            )));
-        }
-        let trust = match &file {
+        let recovery = Recovery::read(&folder)?;
+        let trust = match file.as_ref().filter(|_| recovery.is_none()) {
             None => None,
             Some(file) => {
-                let (held, ca) = Held::read(&folder)?.ok_or_else(|| {
+                let (held, trusted) = Held::read(&folder)?.ok_or_else(|| {
                     let path = folder.join("node.pem");
                     ClusterError::File { path, source: io::ErrorKind::NotFound.into() }
                 })?;
@@ -135,7 +130,7 @@ impl Cluster {
                         folder.display()
                     )));
                 }
-                Some(Arc::new(Trust::new(held, &ca)?))
+                Some(Arc::new(Trust::new(held, &trusted)?))
             }
         };
         let mut wanted = wanted_address(config);
@@ -155,7 +150,10 @@ impl Cluster {
             turn: AtomicUsize::new(0),
             closed: AtomicU64::new(0),
             wrong: Mutex::default(),
+            estranged: Mutex::default(),
             nudge: Notify::new(),
+            renewing: Seats::default(),
+            recovery: ArcSwapOption::from_pointee(recovery),
             changing: tokio::sync::Mutex::new(()),
         })
     }
@@ -194,6 +192,26 @@ impl Cluster {
     /// What an empty log means: for a member, that its leader will call.
     pub fn fresh(&self) -> Fresh {
         if self.trust.load().is_some() { Fresh::Join } else { Fresh::Found }
+    }
+
+    /// The recovery from a lost majority that this node has to finish before it serves anything.
+    pub fn recovery(&self) -> Option<Arc<Recovery>> {
+        self.recovery.load_full()
+    }
+
+    /// Whether there is one. Asked for every request.
+    pub fn is_recovering(&self) -> bool {
+        self.recovery.load().is_some()
+    }
+
+    /// It is finished.
+    ///
+    /// # Errors
+    /// The file that says otherwise cannot be removed.
+    pub(super) fn recovered(&self) -> Result<(), ClusterError> {
+        Recovery::forget(&self.folder)?;
+        self.recovery.store(None);
+        Ok(())
     }
 
     /// Connections to the node port that were closed because whoever came could not be let in.
@@ -261,21 +279,33 @@ impl Cluster {
     pub(super) fn establish(
         &self,
         held: Held,
-        ca: &CertificateDer<'static>,
+        trusted: &[CertificateDer<'static>],
         file: &Secret<String>,
     ) -> Result<(), ClusterError> {
-        if let Some(trust) = self.trust() {
+        if let Some(trust) = self.trust().filter(|trust| trust.trusted().contains(&held.issuer)) {
             certificate::keep(&self.folder, file)?;
             trust.show(held);
             return Ok(());
         }
-        let trust = Trust::new(held, ca)?;
+        let trust = Trust::new(held, trusted)?;
         make_folder(&self.folder)?;
-        certificate::keep_authority(&self.folder, ca)?;
+        certificate::keep_authorities(&self.folder, trusted)?;
         certificate::keep(&self.folder, file)?;
         let port = self.bound.lock().unwrap_or_else(PoisonError::into_inner).map(|address| address.port());
-        write_state(&self.folder, trust.cluster(), State::Member, port)?;
+        write_state(&self.folder, trust.cluster(), port, None)?;
         self.trust.store(Some(Arc::new(trust)));
+        Ok(())
+    }
+
+    /// Trusts these authorities from now on; the one that signed this node's certificate must be among them.
+    ///
+    /// # Errors
+    /// That cannot be kept, or one is no authority.
+    pub(super) fn trust_in(&self, trusted: &[CertificateDer<'static>]) -> Result<(), ClusterError> {
+        let Some(trust) = self.trust() else { return Ok(()) };
+        let changed = Trust::new((*trust.held()).clone(), trusted)?;
+        certificate::keep_authorities(&self.folder, trusted)?;
+        self.trust.store(Some(Arc::new(changed)));
         Ok(())
     }
 
@@ -306,6 +336,25 @@ impl Cluster {
     /// Comes back when the members are to be looked at.
     pub async fn nudged(&self) {
         self.nudge.notified().await;
+    }
+
+    /// Says, if that is why the member `number` could not be reached, that it is of another cluster now.
+    pub(super) fn note_unreached(&self, number: u64, address: &str, error: &io::Error) {
+        if !tls::is_of_another(error) {
+            return;
+        }
+        let mut estranged = self.estranged.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if estranged.get(&number).is_some_and(|said| now - *said < SAID_AGAIN_AFTER) {
+            return;
+        }
+        estranged.insert(number, now);
+        tracing::error!(
+            node = format!("{number:016x}"),
+            address,
+            "the node at this address is not of this cluster any more: the cluster was recovered without this node, or \
+             something else answers there; if it was recovered, stop this node, empty its data folder, and let it join anew"
+        );
     }
 
     /// Whether `source` may try a join token now.
@@ -351,20 +400,46 @@ impl File {
     }
 }
 
-/// The cluster that a data folder belongs to; `None` if it is of a node alone.
+/// The cluster that a data folder belongs to, and the id in hex of the token that let it in, if one did; `None` if it is of
+/// a node alone.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn cluster_of(data: &Path) -> Result<Option<String>, ClusterError> {
-    Ok(File::read(&data.join("cluster"))?.map(|file| file.cluster))
+pub fn cluster_of(data: &Path) -> Result<Option<(String, Option<String>)>, ClusterError> {
+    Ok(File::read(&data.join("cluster"))?.map(|file| (file.cluster, file.joined_with)))
 }
 
-/// Notes in the folder how far the node is.
+/// Makes sure that a node which asked to be let in has got everything.
+///
+/// # Errors
+/// It has not.
+pub fn refuse_unfinished(data: &Path) -> Result<(), ClusterError> {
+    if !pending::is_kept(data) {
+        return Ok(());
+    }
+    if cluster_of(data)?.is_some() {
+        let path = data.join("cluster");
+        return pending::forget(data).map_err(|source| ClusterError::File { path, source });
+    }
+    Err(ClusterError::Content(format!(
+        "{}: this node asked to be let into a cluster and stopped before it had everything\n\
+         start it with --join once more: with the same token, or, if that one ended, with a new one",
+        data.display()
+    )))
+}
+
+/// Notes in the folder that the node is one of `cluster`, let in with the token of this id.
 ///
 /// # Errors
 /// The file cannot be written.
-pub(super) fn write_state(folder: &Path, cluster: Id, state: State, port: Option<u16>) -> Result<(), ClusterError> {
-    let file = File { format: 1, cluster: cluster.to_uuid(), state, port };
+pub(super) fn write_state(
+    folder: &Path,
+    cluster: Id,
+    port: Option<u16>,
+    token: Option<Id>,
+) -> Result<(), ClusterError> {
+    let joined_with = token.map(|token| hex::encode(token.0));
+    let file = File { format: 1, cluster: cluster.to_uuid(), joined_with, port };
     let text = serde_json::to_vec_pretty(&file).unwrap_or_default();
     let path = folder.join(FILE);
     files::write_private(&path, &text).map_err(|source| ClusterError::File { path, source })

@@ -13,17 +13,24 @@ use keyward_model::event::EventKind;
 use keyward_model::{Id, SecretBytes};
 use rustls_pki_types::CertificateDer;
 
-use super::authority::{Authority, AuthorityError, LEAF_S, Subject};
+use super::authority::{self, Authority, AuthorityError, Subject, names_of};
 use super::certificate::Applicant;
 use super::dialer::{DIAL_TIMEOUT, dial};
-use super::join::host::authority;
+use super::join::host::authority as signing;
+use super::rotation;
 use super::rows::{self, NodeRow};
-use super::tls::Lane;
+use super::tls::{Lane, Trust};
 use super::wire::{self, Answer, Place, Renew, Request};
 use crate::app::Worker;
 use crate::record::Facts;
 use crate::refusal::Refusal;
 use crate::seal;
+
+/// Authorities that a member can say it trusts.
+const TRUSTED_MAX: usize = 4;
+
+/// A certificate, and that of the authority which signed it.
+pub type Issued = (CertificateDer<'static>, CertificateDer<'static>);
 
 /// Makes this node one of several, if it is alone: opens its port, and writes what the others need to know of it. Done on
 /// the leader, before the first join token.
@@ -46,10 +53,14 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
     let installation = seal::installation(worker.reader())?.ok_or(Refusal::Sealed)?;
     let now = app.barrier.now();
     let internal = |error: AuthorityError| Refusal::internal(error.to_string());
-    let (authority, is_new) = match rows::authority(worker.reader())? {
+    let row = rows::authority(worker.reader())?;
+    let trusted = row.as_ref().map(authority::trusted).transpose().map_err(internal)?;
+    let (authority, is_new) = match row {
         Some(row) => (Authority::from_row(&row, keys.domain(), &keys.root).map_err(internal)?, false),
         None => (Authority::generate(installation.cluster, now.seconds()).map_err(internal)?, true),
     };
+    let authority = authority.lasting(app.config.cluster.certificate_s);
+    let trusted = trusted.unwrap_or_else(|| vec![authority.certificate().clone()]);
     let applicant = Applicant::new().map_err(|error| Refusal::internal(error.to_string()))?;
     let subject = cluster.subject(installation.cluster);
     let leaf = authority.issue(applicant.csr(), subject, now.seconds()).map_err(internal)?;
@@ -61,7 +72,8 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
             }
             seal::bind_key_file(draft, cluster.node())?;
             let Place { name, node_address, api_address } = place.clone();
-            let joined = rows::draft_node(draft, number)?.map_or(draft.now(), |row| row.joined);
+            let before = rows::draft_node(draft, number)?;
+            let (joined, replaces) = before.map_or((draft.now(), None), |row| (row.joined, row.replaces));
             let row = NodeRow {
                 node: cluster.node(),
                 name,
@@ -69,12 +81,15 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
                 node_address,
                 api_address,
                 joined,
-                certificate_until: draft.now().plus_seconds(LEAF_S),
+                certificate_until: draft.now().plus_seconds(app.config.cluster.certificate_s),
+                replaces,
+                request: None,
+                trusts: names_of(authority.certificate(), &trusted),
             };
             rows::put_node(draft, number, &row)
         })
         .await?;
-    establish(worker, applicant, leaf, authority.certificate())
+    establish(worker, applicant, (leaf, authority.certificate().clone()), &trusted)
 }
 
 /// What the leader gives the member `number`: a certificate over the key in `csr`, and the authority's. `None` if it is no
@@ -87,11 +102,14 @@ pub async fn issue(
     number: u64,
     csr: &[u8],
     place: &Place,
-) -> Result<Option<(CertificateDer<'static>, CertificateDer<'static>)>, Refusal> {
+    trusts: &[String],
+) -> Result<Option<Issued>, Refusal> {
     let app = &worker.app;
     let Some(row) = rows::node(worker.reader(), number)? else { return Ok(None) };
     let installation = seal::installation(worker.reader())?.ok_or(Refusal::Sealed)?;
-    let authority = authority(worker)?;
+    let authority = signing(worker)?;
+    let mut names = names_of(authority.certificate(), &[]);
+    names.extend(trusts.iter().take(TRUSTED_MAX).filter(|name| **name != names[0]).cloned().collect::<Vec<_>>());
     let subject = Subject { cluster: installation.cluster, node: row.node, number, incarnation: row.incarnation };
     let leaf = authority.issue(csr, subject, app.barrier.now().seconds()).map_err(|error| match error {
         AuthorityError::Request(_) => Refusal::malformed(error.to_string()),
@@ -102,12 +120,14 @@ pub async fn issue(
         .barrier
         .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
             let Some(row) = rows::draft_node(draft, number)? else { return Ok(false) };
-            if rows::draft_at(draft, &place.node_address)?.is_some_and(|other| other.node != row.node) {
+            let stays = |other: &u64| *other != number && row.replaces != Some(*other);
+            if rows::draft_at(draft, &place.node_address)?.iter().any(|(other, _)| stays(other)) {
                 return Err(Refusal::malformed("another member is reached at this address"));
             }
             let Place { name, node_address, api_address } = place.clone();
-            let certificate_until = draft.now().plus_seconds(LEAF_S);
-            let row = NodeRow { name, node_address, api_address, certificate_until, ..row };
+            let certificate_until = draft.now().plus_seconds(app.config.cluster.certificate_s);
+            let trusts = names.clone();
+            let row = NodeRow { name, node_address, api_address, certificate_until, trusts, ..row };
             rows::put_node(draft, number, &row)?;
             Ok(true)
         })
@@ -127,7 +147,7 @@ pub fn is_due(worker: &Worker) -> bool {
             Place { name, node_address, api_address } != place
         })
     };
-    trust.held().is_due(app.barrier.now().seconds()) || moved()
+    trust.held().is_due(app.barrier.now().seconds()) || moved() || rotation::is_behind(worker)
 }
 
 /// Gets a new certificate for this node: from the leader, or, where that cannot be and time presses, from itself.
@@ -140,13 +160,15 @@ pub async fn renew(worker: &Worker) -> Result<(), Refusal> {
     let Some(trust) = app.cluster.trust() else { return Ok(()) };
     let applicant = Applicant::new().map_err(|error| Refusal::internal(error.to_string()))?;
     let place = app.cluster.place(app.address())?;
+    let trusts = names_of(&trust.issuer(), trust.trusted());
     let leadership = *app.barrier.node().leadership().borrow();
     let issued = if leadership.leads {
-        issue(worker, app.cluster.number(), applicant.csr(), &place).await?.map(|(leaf, _)| leaf)
+        issue(worker, app.cluster.number(), applicant.csr(), &place, &trusts).await?
     } else {
-        match ask_leader(worker, leadership.leader, &applicant, place).await {
-            Ok(leaf) => Some(leaf),
-            Err(error) if trust.held().is_pressing(app.barrier.now().seconds()) && !app.barrier.is_sealed() => {
+        let csr = STANDARD.encode(applicant.csr());
+        match ask_leader(worker, leadership.leader, Renew { csr, trusts, place }).await {
+            Ok(issued) => Some(issued),
+            Err(error) if presses(worker, &trust) && !app.barrier.is_sealed() => {
                 tracing::info!(error = %error, "no leader gives a certificate in time: this node signs for itself");
                 alone(worker, &applicant)?
             }
@@ -155,41 +177,49 @@ pub async fn renew(worker: &Worker) -> Result<(), Refusal> {
             }
         }
     };
-    let leaf = issued.ok_or_else(|| Refusal::Unavailable("this node is not a member (any more)".into()))?;
-    establish(worker, applicant, leaf, trust.authority())
+    let issued = issued.ok_or_else(|| Refusal::Unavailable("this node is not a member (any more)".into()))?;
+    let trusted = rotation::trusted(worker)?.unwrap_or_else(|| trust.trusted().to_vec());
+    establish(worker, applicant, issued, &trusted)
+}
+
+/// Whether this node cannot wait for somebody else to sign: its certificate ends, or nobody takes it any more.
+fn presses(worker: &Worker, trust: &Trust) -> bool {
+    trust.held().is_pressing(worker.app.barrier.now().seconds()) || rotation::is_left_behind(worker)
 }
 
 /// A certificate that this node gives itself, if it is a member as far as it knows.
-fn alone(worker: &Worker, applicant: &Applicant) -> Result<Option<CertificateDer<'static>>, Refusal> {
+fn alone(worker: &Worker, applicant: &Applicant) -> Result<Option<Issued>, Refusal> {
     let app = &worker.app;
     let Some(row) = rows::node(worker.reader(), app.cluster.number())? else { return Ok(None) };
     let installation = seal::installation(worker.reader())?.ok_or(Refusal::Sealed)?;
     let subject = Subject { incarnation: row.incarnation, ..app.cluster.subject(installation.cluster) };
-    let leaf = authority(worker)?.issue(applicant.csr(), subject, app.barrier.now().seconds());
-    leaf.map(Some).map_err(|error| Refusal::internal(error.to_string()))
+    let authority = signing(worker)?;
+    let leaf = authority.issue(applicant.csr(), subject, app.barrier.now().seconds());
+    let leaf = leaf.map_err(|error| Refusal::internal(error.to_string()))?;
+    Ok(Some((leaf, authority.certificate().clone())))
 }
 
-async fn ask_leader(
-    worker: &Worker,
-    leader: Option<u64>,
-    applicant: &Applicant,
-    place: Place,
-) -> io::Result<CertificateDer<'static>> {
+async fn ask_leader(worker: &Worker, leader: Option<u64>, renew: Renew) -> io::Result<Issued> {
     let app = &worker.app;
     let members = app.barrier.node().members();
     let leader = leader.and_then(|leader| members.into_iter().find(|member| member.node == leader));
     let leader = leader.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "no node leads"))?;
     let trust = app.cluster.trust().ok_or_else(|| io::Error::other("this node is alone"))?;
-    let mut stream = dial(&trust, Lane::Join, leader.node, &leader.address).await?;
+    let mut stream = dial(&trust, Lane::Renew, leader.node, &leader.address).await?;
     let exchange = async {
-        let message = Request::renew(&Renew { csr: STANDARD.encode(applicant.csr()), place })?;
+        let message = Request::renew(&renew)?;
         wire::send(&mut stream, &message).await?;
         let answer: SecretBytes = wire::receive(&mut stream).await?;
         Answer::decode(&answer)
     };
     match tokio::time::timeout(DIAL_TIMEOUT, exchange).await.map_err(|_| io::ErrorKind::TimedOut)?? {
         Answer::Welcome(welcome) => {
-            STANDARD.decode(&welcome.certificate).map(CertificateDer::from).map_err(io::Error::other)
+            let der = |text: &str| STANDARD.decode(text).map(CertificateDer::from).map_err(io::Error::other);
+            let issued = (der(&welcome.certificate)?, der(&welcome.authority)?);
+            let is_trusted = trust.trusted().contains(&issued.1);
+            is_trusted
+                .then_some(issued)
+                .ok_or_else(|| io::Error::other("an authority signed that this node does not trust"))
         }
         Answer::Elsewhere { .. } => Err(io::Error::other("the leader changed meanwhile")),
         Answer::Refused { text, .. } => Err(io::Error::other(text)),
@@ -199,19 +229,20 @@ async fn ask_leader(
 fn establish(
     worker: &Worker,
     applicant: Applicant,
-    leaf: CertificateDer<'static>,
-    ca: &CertificateDer<'static>,
+    (leaf, ca): Issued,
+    trusted: &[CertificateDer<'static>],
 ) -> Result<(), Refusal> {
     let file = applicant.file(&leaf);
-    let held = applicant.receive(leaf, ca.clone()).map_err(|error| Refusal::internal(error.to_string()))?;
-    worker.app.cluster.establish(held, ca, &file).map_err(|error| {
+    let held = applicant.receive(leaf, ca).map_err(|error| Refusal::internal(error.to_string()))?;
+    worker.app.cluster.establish(held, trusted, &file).map_err(|error| {
         Refusal::Unavailable(format!("the certificate of this node cannot be kept: {error}").into())
     })?;
     tracing::info!("this node has a new certificate");
     Ok(())
 }
 
-fn intent(worker: &Worker) -> (Id, Vec<u8>) {
+/// The record of a change of the members that the server makes by itself.
+pub fn intent(worker: &Worker) -> (Id, Vec<u8>) {
     let barrier = &worker.app.barrier;
     let request = Id::random(barrier.entropy());
     let mut facts = Facts::new(request, barrier.now(), None, "system");

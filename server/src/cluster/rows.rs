@@ -22,6 +22,8 @@ const JOIN: &str = "cluster/join/";
 
 /// Members that a cluster can have: a majority of more costs more than it gives.
 pub const MEMBERS_MAX: usize = 9;
+/// Rows of members that there can be: each of them may be about to be replaced.
+const ROWS_MAX: usize = 2 * MEMBERS_MAX;
 /// Join tokens that can wait at once.
 pub const TOKENS_MAX: usize = 64;
 
@@ -32,6 +34,12 @@ pub struct AuthorityRow {
     pub certificate: String,
     /// Its private key (PKCS #8), wrapped by the root key, in base64.
     pub key: String,
+    /// The one that takes its place once every member trusts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Box<AuthorityRow>>,
+    /// The certificate of the one before, PEM: trusted until every member has a certificate of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 /// A node that is to be a member.
@@ -52,6 +60,28 @@ pub struct NodeRow {
     pub joined: Timestamp,
     /// When its certificate ends.
     pub certificate_until: Timestamp,
+    /// The number of the member whose place it takes, until it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u64>,
+    /// The hash of what it asked for its certificate with, in hex, until it was first heard of: until then it may ask again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// The hashes, in hex, of the authorities that it trusted when it got its certificate; the one that signed it is first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusts: Vec<String>,
+}
+
+impl NodeRow {
+    /// Until when the node may come up, if it was let in and not heard of yet; `arrive_s` is how long it may take.
+    pub fn awaited_until(&self, arrive_s: u64) -> Option<Timestamp> {
+        let patience_s = i64::try_from(arrive_s).unwrap_or(i64::MAX);
+        self.request.is_some().then(|| self.joined.plus_seconds(patience_s))
+    }
+
+    /// Whether it never came up, and it is too late now.
+    pub fn is_overdue(&self, now: Timestamp, arrive_s: u64) -> bool {
+        self.awaited_until(arrive_s).is_some_and(|until| until <= now)
+    }
 }
 
 /// A node that was a member.
@@ -70,6 +100,12 @@ pub struct TokenRow {
     pub expires: Timestamp,
     /// The name of the node that it is for; `None` for any.
     pub name: Option<String>,
+    /// The number of the member whose place the node takes; `None` for one more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u64>,
+    /// The number of the node that it let in. The row stays until the token ends, since the answer may have got lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
 }
 
 /// Reads the row of the node authority.
@@ -93,7 +129,7 @@ pub fn node(reader: &Reader, number: u64) -> Result<Option<NodeRow>, Refusal> {
 /// # Errors
 /// One cannot be read.
 pub fn nodes(reader: &Reader) -> Result<Vec<(u64, NodeRow)>, Refusal> {
-    let rows = reader.children(Table::Config, NODE.as_bytes(), None, MEMBERS_MAX).map_err(storage)?;
+    let rows = reader.children(Table::Config, NODE.as_bytes(), None, ROWS_MAX).map_err(storage)?;
     rows.iter().map(|row| Ok((number_of(&row.key)?, decode(&row.body)?))).collect()
 }
 
@@ -166,26 +202,29 @@ pub fn draft_authority(draft: &mut Draft<'_>) -> Result<Option<AuthorityRow>, Re
     get(draft, AUTHORITY)
 }
 
-/// How many members there are as all commands before this one leave them.
-///
-/// # Errors
-/// They cannot be read.
-pub fn draft_members(draft: &mut Draft<'_>) -> Result<usize, Refusal> {
-    Ok(draft.keys_below(Table::Config, NODE.as_bytes(), None, MEMBERS_MAX)?.len())
-}
-
-/// The member that is reached at `address`, as all commands before this one leave them.
+/// The members that are reached at `address`, by number, as all commands before this one leave them: one, or one that is
+/// replaced and the one that replaces it.
 ///
 /// # Errors
 /// A row cannot be read.
-pub fn draft_at(draft: &mut Draft<'_>, address: &str) -> Result<Option<NodeRow>, Refusal> {
-    for key in draft.keys_below(Table::Config, NODE.as_bytes(), None, MEMBERS_MAX)? {
-        let row: Option<NodeRow> = get(draft, &key)?;
-        if let Some(row) = row.filter(|row| row.node_address == address) {
-            return Ok(Some(row));
+pub fn draft_at(draft: &mut Draft<'_>, address: &str) -> Result<Vec<(u64, NodeRow)>, Refusal> {
+    let mut rows = draft_nodes(draft)?;
+    rows.retain(|(_, row)| row.node_address == address);
+    Ok(rows)
+}
+
+/// The rows of all members, by number, as all commands before this one leave them.
+///
+/// # Errors
+/// A row cannot be read.
+pub fn draft_nodes(draft: &mut Draft<'_>) -> Result<Vec<(u64, NodeRow)>, Refusal> {
+    let mut rows = Vec::new();
+    for key in draft.keys_below(Table::Config, NODE.as_bytes(), None, ROWS_MAX)? {
+        if let Some(row) = get(draft, &key)? {
+            rows.push((number_of(&key)?, row));
         }
     }
-    Ok(None)
+    Ok(rows)
 }
 
 /// How many join tokens wait as all commands before this one leave them.
@@ -242,6 +281,23 @@ pub fn put_authority(draft: &mut Draft<'_>, row: &AuthorityRow) -> Result<(), Re
     put(draft, AUTHORITY, row)
 }
 
+/// Removes the row of the node authority: the next one that is needed is a new one.
+///
+/// # Errors
+/// It cannot be read.
+pub fn remove_authority(draft: &mut Draft<'_>) -> Result<(), Refusal> {
+    if draft.exists(Table::Config, AUTHORITY)? { draft.remove(Table::Config, AUTHORITY) } else { Ok(()) }
+}
+
+/// Removes the rows of all join tokens.
+///
+/// # Errors
+/// One cannot be read.
+pub fn remove_tokens(draft: &mut Draft<'_>) -> Result<(), Refusal> {
+    let keys = draft.keys_below(Table::Config, JOIN.as_bytes(), None, TOKENS_MAX)?;
+    keys.iter().try_for_each(|key| draft.remove(Table::Config, key))
+}
+
 fn read<T: DeserializeOwned>(reader: &Reader, key: &[u8]) -> Result<Option<T>, Refusal> {
     reader.row(Table::Config, key).map_err(storage)?.map(|row| decode(&row.body)).transpose()
 }
@@ -267,16 +323,16 @@ fn number_of(key: &[u8]) -> Result<u64, Refusal> {
 }
 
 /// An id as a UUID text.
-mod uuid {
+pub(in crate::cluster) mod uuid {
     use keyward_model::Id;
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(id: &Id, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::cluster) fn serialize<S: Serializer>(id: &Id, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&id.to_uuid())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
+    pub(in crate::cluster) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
         Id::from_uuid(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("not an id"))
     }
 }

@@ -245,3 +245,157 @@ fn a_wrong_token_can_be_tried_ten_times_a_minute() {
     assert!(cluster.may_try(source, 660));
     one.0.stop();
 }
+
+/// Passes on whatever comes, but no answer to what is asked after the handshake.
+fn deaf_line(to: String) -> String {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (mut near, _) = listener.accept().unwrap();
+        let mut far = TcpStream::connect(to).unwrap();
+        let (mut answers, mut back) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+        let (answered, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (has_answered, was_asked) = (Arc::clone(&answered), Arc::clone(&asked));
+        let answering = std::thread::spawn(move || {
+            let mut buffer = [0; 16 << 10];
+            while let Ok(count @ 1..) = answers.read(&mut buffer) {
+                if was_asked.load(Ordering::SeqCst) {
+                    break;
+                }
+                has_answered.store(true, Ordering::SeqCst);
+                back.write_all(&buffer[..count]).unwrap();
+            }
+            drop(back.shutdown(Shutdown::Both));
+        });
+        let mut buffer = [0; 16 << 10];
+        while let Ok(count @ 1..) = near.read(&mut buffer) {
+            // After the other side's part of the handshake comes what is asked.
+            asked.store(answered.load(Ordering::SeqCst), Ordering::SeqCst);
+            far.write_all(&buffer[..count]).unwrap();
+        }
+        answering.join().unwrap();
+    });
+    address
+}
+
+#[test]
+fn whoever_did_not_hear_the_answer_asks_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = founder(folder.path(), "one");
+    let two = config(folder.path(), "two");
+    let text = token_of(&one, &json!({}));
+    let mut token = JoinToken::parse(&text).unwrap();
+    token.addresses = vec![deaf_line(token.addresses[0].clone())];
+    let error = join(&two, token.text().unwrap().expose()).unwrap_err();
+    assert!(matches!(error, JoinError::Unreachable(_)), "{error}");
+    until("it is a member", || members(&one).len() == 2);
+    let awaited = |member: &Value| member["awaited_until"].is_string();
+    assert_eq!(members(&one).iter().filter(|member| awaited(member)).count(), 1);
+    let error = boot::start(config(folder.path(), "two"), None).unwrap_err().to_string();
+    assert!(error.contains("--join once more"), "{error}");
+
+    // Somebody else with the same token is nobody.
+    assert_eq!(why(join(&config(folder.path(), "three"), &text)), Why::Token);
+    // The same node gets what it did not hear, and again when it asks again.
+    join(&two, &text).unwrap();
+    join(&two, &text).unwrap();
+    assert_eq!(members(&one).len(), 2);
+    let records = crate::seal::records(&one.0.app.store.reader().unwrap()).unwrap();
+    assert_eq!(records.len(), 2, "one seal each");
+    let running = boot::start(two, None).unwrap();
+    until_voters(&one, 2);
+    until("it was heard of", || !members(&one).iter().any(awaited));
+    running.stop();
+    one.0.stop();
+}
+
+#[test]
+fn whoever_asked_with_a_token_that_ended_goes_on_with_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = founder(folder.path(), "one");
+    let two = config(folder.path(), "two");
+    let mut token = JoinToken::parse(&token_of(&one, &json!({}))).unwrap();
+    token.addresses = vec![deaf_line(token.addresses[0].clone())];
+    join(&two, token.text().unwrap().expose()).unwrap_err();
+    until("it is a member", || members(&one).len() == 2);
+    join(&two, &token_of(&one, &json!({}))).unwrap();
+    assert_eq!(members(&one).len(), 2, "still the same one");
+    let running = boot::start(two, None).unwrap();
+    until_voters(&one, 2);
+    running.stop();
+    one.0.stop();
+}
+
+#[test]
+fn whoever_never_comes_up_is_a_member_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut brief = config(folder.path(), "one");
+    brief.cluster.arrive_s = 1;
+    let running = boot::start(brief, None).unwrap();
+    let (status, keys) = ask(running.app.config.listen.address, "", "POST", "sys/init", "{}");
+    assert_eq!(status, 200, "{keys}");
+    let one = (running, keys["root_token"].as_str().unwrap().to_owned());
+    join(&config(folder.path(), "two"), &token_of(&one, &json!({}))).unwrap();
+    until("it is gone", || members(&one).len() == 1);
+    let records = crate::seal::records(&one.0.app.store.reader().unwrap()).unwrap();
+    assert_eq!(records.len(), 1, "its seal, too");
+    one.0.stop();
+}
+
+#[test]
+fn certificates_are_renewed_over_the_wire_whoever_holds_the_join_lane() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let folder = tempfile::tempdir().unwrap();
+    let mut brief = config(folder.path(), "one");
+    brief.cluster.certificate_s = 12;
+    let running = boot::start(brief, None).unwrap();
+    let (status, keys) = ask(running.app.config.listen.address, "", "POST", "sys/init", "{}");
+    assert_eq!(status, 200, "{keys}");
+    let one = (running, keys["root_token"].as_str().unwrap().to_owned());
+    let text = token_of(&one, &json!({}));
+    let two = config(folder.path(), "two");
+    join(&two, &text).unwrap();
+    let two = boot::start(two, None).unwrap();
+    until_voters(&one, 2);
+
+    // Strangers on the join lane of the leader, more than it has places for, who come again when they are closed.
+    let token = JoinToken::parse(&text).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let strangers: Vec<_> = (0..12)
+        .map(|_| {
+            let (over, address) = (Arc::clone(&over), token.addresses[0].clone());
+            let (client, name) = super::tls::pinned(token.cluster, token.authority).unwrap();
+            std::thread::spawn(move || {
+                use std::io::Read as _;
+                while !over.load(Ordering::SeqCst) {
+                    let mut connection = rustls::ClientConnection::new(Arc::clone(&client), name.clone()).unwrap();
+                    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+                    // It says nothing until it is closed.
+                    drop(rustls::Stream::new(&mut connection, &mut stream).read(&mut [0]));
+                }
+            })
+        })
+        .collect();
+
+    let until_s = |node: &Running| node.app.cluster.trust().unwrap().held().facts.until_s;
+    let term = || one.0.app.barrier.node().status().term;
+    let (first, before) = ([&one.0, &two].map(until_s), term());
+    until("both have a later one", || until_s(&one.0) > first[0] && until_s(&two) > first[1]);
+    let second = until_s(&two);
+    until("the follower has one after that", || until_s(&two) > second);
+    assert_eq!(term(), before, "no link broke over it");
+    until("the members tell of it", || {
+        let ends = |member: &Value| member["certificate_until"].as_str().unwrap().to_owned();
+        let shown = keyward_model::Timestamp(second * 1_000_000_000).rfc3339();
+        members(&one).iter().all(|member| ends(member) > shown)
+    });
+    over.store(true, Ordering::SeqCst);
+    strangers.into_iter().for_each(|stranger| stranger.join().unwrap());
+    two.stop();
+    one.0.stop();
+}

@@ -30,13 +30,15 @@ pub enum Lane {
     Raft,
     /// Requests of clients that another member forwards.
     Api,
-    /// A node that wants to become a member, or a member that wants a new certificate.
+    /// A node that wants to become a member.
     Join,
+    /// A member that wants a new certificate. Not the lane of those who are none yet: they could keep it from its turn.
+    Renew,
 }
 
 impl Lane {
     /// Every lane.
-    pub const ALL: [Self; 3] = [Self::Raft, Self::Api, Self::Join];
+    pub const ALL: [Self; 4] = [Self::Raft, Self::Api, Self::Join, Self::Renew];
 
     /// Its name in ALPN.
     pub const fn name(self) -> &'static [u8] {
@@ -44,6 +46,7 @@ impl Lane {
             Self::Raft => b"keyward-raft/1",
             Self::Api => b"keyward-api/1",
             Self::Join => b"keyward-join/1",
+            Self::Renew => b"keyward-renew/1",
         }
     }
 
@@ -57,7 +60,7 @@ impl Lane {
 #[derive(Debug, Clone)]
 pub struct Trust {
     cluster: Id,
-    ca: CertificateDer<'static>,
+    trusted: Vec<CertificateDer<'static>>,
     own: Arc<Own>,
     server: Arc<ServerConfig>,
     clients: [Arc<ClientConfig>; 3],
@@ -68,22 +71,22 @@ pub struct Trust {
 struct Own(ArcSwap<Held>);
 
 impl Trust {
-    /// Trust in `ca` alone, showing `held`.
+    /// Trust in these authorities and no others, showing `held`.
     ///
     /// # Errors
-    /// The authority's certificate is not one.
-    pub fn new(held: Held, ca: &CertificateDer<'static>) -> Result<Self, rustls::Error> {
+    /// An authority's certificate is not one.
+    pub fn new(held: Held, trusted: &[CertificateDer<'static>]) -> Result<Self, rustls::Error> {
         let cluster = held.facts.cluster;
         let own = Arc::new(Own(ArcSwap::from_pointee(held)));
-        let roots = roots(ca)?;
+        let roots = roots(trusted)?;
         let server = server_config(&roots, Arc::clone(&own) as Arc<dyn ResolvesServerCert>)?;
         let client = |lane: Lane| {
             let resolver = Arc::clone(&own) as Arc<dyn ResolvesClientCert>;
             let builder = client_builder()?.with_root_certificates(Arc::clone(&roots));
             Ok::<_, rustls::Error>(finish(builder.with_client_cert_resolver(resolver), lane))
         };
-        let clients = [client(Lane::Raft)?, client(Lane::Api)?, client(Lane::Join)?];
-        Ok(Self { cluster, ca: ca.clone(), own, server, clients })
+        let clients = [client(Lane::Raft)?, client(Lane::Api)?, client(Lane::Renew)?];
+        Ok(Self { cluster, trusted: trusted.to_vec(), own, server, clients })
     }
 
     /// The cluster whose members are trusted.
@@ -91,9 +94,14 @@ impl Trust {
         self.cluster
     }
 
-    /// The authority's certificate.
-    pub fn authority(&self) -> &CertificateDer<'static> {
-        &self.ca
+    /// The authorities that are trusted.
+    pub fn trusted(&self) -> &[CertificateDer<'static>] {
+        &self.trusted
+    }
+
+    /// The one that signed what is shown now.
+    pub fn issuer(&self) -> CertificateDer<'static> {
+        self.held().issuer.clone()
     }
 
     /// The certificate that is shown now.
@@ -114,12 +122,13 @@ impl Trust {
     /// For dialling: what to present, and the name that the member `number` must prove.
     ///
     /// # Errors
-    /// Never: the name is made of hex digits.
+    /// The lane is that of nodes which are no members yet.
     pub fn client(&self, lane: Lane, number: u64) -> io::Result<(Arc<ClientConfig>, ServerName<'static>)> {
         let config = match lane {
             Lane::Raft => &self.clients[0],
             Lane::Api => &self.clients[1],
-            Lane::Join => &self.clients[2],
+            Lane::Renew => &self.clients[2],
+            Lane::Join => return Err(io::Error::other("who joins has no certificate to show")),
         };
         let name = ServerName::try_from(names::of_node(self.cluster, number)).map_err(io::Error::other)?;
         Ok((Arc::clone(config), name))
@@ -181,7 +190,7 @@ impl ServerCertVerifier for Pinned {
         let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let ca = intermediates.iter().take(CHAIN_MAX).find(is_pinned).ok_or(unknown)?;
         let verifier =
-            WebPkiServerVerifier::builder_with_provider(roots(&ca.clone().into_owned())?, Arc::clone(&self.provider))
+            WebPkiServerVerifier::builder_with_provider(roots(&[ca.clone().into_owned()])?, Arc::clone(&self.provider))
                 .build()
                 .map_err(|error| rustls::Error::General(error.to_string()))?;
         verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
@@ -211,6 +220,16 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
+/// Whether a handshake failed because whoever answered is of another cluster, by its own certificate.
+pub fn is_of_another(error: &io::Error) -> bool {
+    use CertificateError::{NotValidForName, NotValidForNameContext, UnknownIssuer};
+    let shown = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        shown,
+        Some(rustls::Error::InvalidCertificate(UnknownIssuer | NotValidForName | NotValidForNameContext { .. }))
+    )
+}
+
 /// Certificates of a chain that are looked at for the pinned authority. Ours have one.
 const CHAIN_MAX: usize = 4;
 
@@ -218,9 +237,9 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn roots(ca: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, rustls::Error> {
+fn roots(trusted: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(ca.clone())?;
+    trusted.iter().try_for_each(|ca| roots.add(ca.clone()))?;
     Ok(Arc::new(roots))
 }
 

@@ -161,7 +161,13 @@ impl JoinToken {
     /// The row that waits for the token.
     pub fn to_row(&self, domain: Id, root: &RootKey, entropy: &dyn Entropy) -> TokenRow {
         let wrapped = root.wrap(self.key.0.expose(), &context(domain, self.id), entropy);
-        TokenRow { hash: STANDARD.encode(wrapped), expires: self.expires, name: self.name.clone() }
+        TokenRow {
+            hash: STANDARD.encode(wrapped),
+            expires: self.expires,
+            name: self.name.clone(),
+            replaces: None,
+            used: None,
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::io;
 
-use keyward_model::{Id, SecretBytes};
+use super::secret_text;
+use keyward_model::{Id, Secret, SecretBytes};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -48,7 +49,8 @@ pub struct Join {
     /// How many times it was set up anew.
     pub incarnation: u64,
     /// The key of its own key-file seal, base64; `None` where it does not unseal itself.
-    pub seal_key: Option<String>,
+    #[serde(with = "secret_text::optional")]
+    pub seal_key: Option<Secret<String>>,
     /// Its clock, nanoseconds since 1970.
     pub now: i64,
     /// How it is called and reached.
@@ -78,6 +80,9 @@ pub struct Place {
 pub struct Renew {
     /// PKCS #10 request, base64.
     pub csr: String,
+    /// The hashes, in hex, of the authorities that it trusts.
+    #[serde(default)]
+    pub trusts: Vec<String>,
     /// How it is called and reached now.
     #[serde(flatten)]
     pub place: Place,
@@ -108,8 +113,11 @@ pub enum Answer {
 pub struct Welcome {
     /// Its certificate, DER in base64.
     pub certificate: String,
-    /// The certificate of the node authority, DER in base64.
+    /// The certificate of the node authority that signed it, DER in base64.
     pub authority: String,
+    /// Others that members trust at the moment, for a new member.
+    #[serde(default)]
+    pub trusted: Vec<String>,
     /// Whether the node has a key-file seal of its own now.
     pub unseals: bool,
     /// The local CA of the API, if there is one: clients trust one for all nodes.
@@ -122,7 +130,8 @@ pub struct ApiAuthority {
     /// Its certificate.
     pub certificate: String,
     /// Its private key.
-    pub key: String,
+    #[serde(with = "secret_text")]
+    pub key: Secret<String>,
 }
 
 impl std::fmt::Debug for ApiAuthority {
@@ -262,7 +271,7 @@ mod tests {
             csr: "AA==".into(),
             node: Id([3; 16]).to_uuid(),
             incarnation: 1,
-            seal_key: Some("c2VhbC1rZXk=".into()),
+            seal_key: Some(Secret::new("c2VhbC1rZXk=".into())),
             now: 7,
             place: Place { name: "two".into(), node_address: "h:1".into(), api_address: "https://h:2".into() },
         }

@@ -148,7 +148,7 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
 /// Somebody who came through the node port.
 async fn visit(worker: Rc<Worker>, knock: Knock, watcher: Watcher) {
     let Some(trust) = worker.app.cluster.trust() else { return };
-    match knock.admit(&trust).await {
+    match knock.admit(&trust, &worker.app.cluster.renewing).await {
         Ok(Visitor::Joining(connection)) => join::host::serve(&worker, connection).await,
         Ok(Visitor::Forwarding(connection)) => passed_on(worker, connection, watcher).await,
         Err(error) => tracing::debug!(error = %error, "a connection to the node port was closed"),

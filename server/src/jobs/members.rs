@@ -17,9 +17,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::app::Worker;
+use crate::barrier::Draft;
 use crate::boot;
-use crate::cluster::renewal;
+use crate::cluster::recovery::Recovery;
+use crate::cluster::recovery::finish::finish;
 use crate::cluster::rows::{self, NodeRow};
+use crate::cluster::{renewal, rotation};
 use crate::record::Facts;
 use crate::refusal::Refusal;
 use crate::seal;
@@ -39,6 +42,14 @@ enum Step<'a> {
     Add(u64, &'a str),
     Readdress(u64, &'a str),
     Promote(u64),
+    /// The first one's vote goes to the second.
+    Replace(u64, u64),
+    /// It was let in a moment ago, and is there.
+    Heard(u64),
+    /// It was let in, and never came up.
+    Forget(u64),
+    /// It has the place that it was to take: whoever had it is no member any more.
+    Arrived(u64),
     Remove(u64),
 }
 
@@ -52,6 +63,7 @@ struct Memory {
     change_after: Option<Instant>,
     unseal_after: Option<Instant>,
     yield_after: Option<Instant>,
+    recover_after: Option<Instant>,
     /// Whether this node came without a seal and waits for the state that holds it.
     waits_for_seal: bool,
     /// What Raft was told about standing for election.
@@ -70,9 +82,23 @@ pub async fn run(worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
             () = worker.app.cluster.nudged() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        if worker.app.cluster.trust().is_some() {
+        if let Some(recovery) = worker.app.cluster.recovery() {
+            recover(&worker, &recovery, &mut memory).await;
+        } else if worker.app.cluster.trust().is_some() {
             turn(&worker, &mut memory).await;
         }
+    }
+}
+
+/// Finishes the recovery of a node that was made the only one.
+async fn recover(worker: &Worker, recovery: &Recovery, memory: &mut Memory) {
+    let now = Instant::now();
+    if memory.recover_after.is_some_and(|after| now < after) {
+        return;
+    }
+    if let Err(refusal) = finish(worker, recovery).await {
+        tracing::error!(?refusal, "this node cannot go on alone yet; it tries again");
+        memory.recover_after = Some(now + AGAIN_AFTER);
     }
 }
 
@@ -89,6 +115,9 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
         }
     }
     may_lead(worker, memory, now).await;
+    if let Err(refusal) = rotation::follow(worker) {
+        tracing::warn!(?refusal, "the node authorities to trust are looked at again in a moment");
+    }
     if passed(memory.renew_after) && renewal::is_due(worker) {
         memory.renew_after = Some(now + AGAIN_AFTER);
         if let Err(refusal) = renewal::renew(worker).await {
@@ -101,6 +130,9 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
         if let Err(why) = reconcile(worker, memory).await {
             tracing::warn!(reason = %why, "the members are looked at again in a moment");
             memory.change_after = Some(now + AGAIN_AFTER);
+        }
+        if let Err(refusal) = rotation::advance(worker).await {
+            tracing::warn!(?refusal, "the rotation of the node authority goes on later");
         }
         if let Err(refusal) = forget_expired(worker).await {
             tracing::warn!(?refusal, "join tokens whose time is up are removed later");
@@ -135,12 +167,18 @@ async fn reconcile(worker: &Worker, memory: &mut Memory) -> Result<(), String> {
     note_keeping_up(&members, committed, &mut memory.keeping_up);
     let settle = Duration::from_secs(app.config.cluster.settle_s);
     let settled = |number| memory.keeping_up.get(&number).is_some_and(|since| since.elapsed() >= settle);
-    let Some(step) = next(app.cluster.number(), &rows, &members, &settled) else { return Ok(()) };
+    let (now, arrive_s) = (app.barrier.now(), app.config.cluster.arrive_s);
+    let overdue = |row: &NodeRow| row.is_overdue(now, arrive_s);
+    let Some(step) = next(app.cluster.number(), &rows, &members, &settled, &overdue) else { return Ok(()) };
     let changed = match step {
         Step::Add(number, address) => node.add_learner(number, address).await,
         Step::Readdress(number, address) => node.readdress(number, address).await,
         Step::Promote(number) => node.promote(number).await,
         Step::Remove(number) => node.remove(number).await,
+        Step::Replace(old, new) => node.replace(old, new).await,
+        Step::Arrived(number) | Step::Heard(number) | Step::Forget(number) => {
+            return note(worker, number, &step).await.map_err(|refusal| format!("{step:?}: {refusal:?}"));
+        }
     };
     match changed {
         Ok(()) => tracing::info!(change = ?step, "the members changed"),
@@ -172,6 +210,7 @@ fn next<'a>(
     rows: &'a [(u64, NodeRow)],
     members: &[Member],
     settled: &dyn Fn(u64) -> bool,
+    overdue: &dyn Fn(&NodeRow) -> bool,
 ) -> Option<Step<'a>> {
     let row_of = |number: u64| rows.iter().find(|(known, _)| *known == number).map(|(_, row)| row);
     let member_of = |number: u64| members.iter().find(|member| member.node == number);
@@ -179,8 +218,23 @@ fn next<'a>(
     if let Some(gone) = members.iter().find(|member| member.node != me && row_of(member.node).is_none()) {
         return Some(Step::Remove(gone.node));
     }
+    let is_voter = |number: u64| member_of(number).is_some_and(|member| member.role == Role::Voter);
+    let is_there = |number: u64| member_of(number).is_some_and(|member| member.heard_ms.is_some());
+    for (number, row) in rows.iter().filter(|(_, row)| row.request.is_some()) {
+        if is_there(*number) {
+            return Some(Step::Heard(*number));
+        }
+        if overdue(row) && !is_voter(*number) {
+            return Some(Step::Forget(*number));
+        }
+    }
+    if let Some((new, _)) = rows.iter().find(|(number, row)| row.replaces.is_some() && is_voter(*number)) {
+        return Some(Step::Arrived(*new));
+    }
+    let is_replaced = |number: u64| rows.iter().any(|(_, row)| row.replaces == Some(number));
     for (number, row) in rows {
         match member_of(*number) {
+            None if is_replaced(*number) => {}
             None => return Some(Step::Add(*number, &row.node_address)),
             Some(member) if member.address != row.node_address => {
                 return Some(Step::Readdress(*number, &row.node_address));
@@ -188,10 +242,46 @@ fn next<'a>(
             Some(_) => {}
         }
     }
-    members
-        .iter()
-        .find(|member| member.role == Role::Learner && settled(member.node))
-        .map(|member| Step::Promote(member.node))
+    members.iter().find(|member| member.role == Role::Learner && !is_replaced(member.node) && settled(member.node)).map(
+        |member| match row_of(member.node).and_then(|row| row.replaces).filter(|old| is_voter(*old)) {
+            Some(old) => Step::Replace(old, member.node),
+            None => Step::Promote(member.node),
+        },
+    )
+}
+
+/// Writes into the rows what a step that is none of Raft's says.
+async fn note(worker: &Worker, number: u64, step: &Step<'_>) -> Result<(), Refusal> {
+    let (request, intent) = renewal::intent(worker);
+    let barrier = &worker.app.barrier;
+    let take_away = |draft: &mut Draft<'_>, number: u64| {
+        if let Some(gone) = rows::draft_node(draft, number)? {
+            seal::remove_node(draft, gone.node)?;
+        }
+        rows::remove_node(draft, number)
+    };
+    barrier
+        .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
+            let Some(row) = rows::draft_node(draft, number)? else { return Ok(()) };
+            match step {
+                Step::Forget(_) => take_away(draft, number).map(drop),
+                Step::Heard(_) => rows::put_node(draft, number, &NodeRow { request: None, ..row }),
+                _ => {
+                    if let Some(old) = row.replaces {
+                        take_away(draft, old)?;
+                    }
+                    rows::put_node(draft, number, &NodeRow { replaces: None, ..row })
+                }
+            }
+        })
+        .await?;
+    if matches!(step, Step::Forget(_)) {
+        tracing::warn!(
+            node = format!("{number:016x}"),
+            "a node that was let in never came up: it is no member any more"
+        );
+    }
+    Ok(())
 }
 
 /// Whether the state holds a seal that only this node's key file opens.
@@ -250,6 +340,9 @@ mod tests {
             api_address: String::new(),
             joined: Timestamp(0),
             certificate_until: Timestamp(0),
+            replaces: None,
+            request: None,
+            trusts: Vec::new(),
         };
         (number, row)
     }
@@ -264,15 +357,65 @@ mod tests {
         let listens = |node| member(node, "a", Role::Learner);
         let rows = [row(1, "a"), row(2, "a")];
         let none = |_| false;
-        assert_eq!(next(1, &rows, &[voter(1), voter(2)], &none), None);
-        assert_eq!(next(1, &rows, &[voter(1)], &none), Some(Step::Add(2, "a")));
-        assert_eq!(next(1, &rows, &[voter(1), listens(2)], &none), None, "not before it has kept up");
-        assert_eq!(next(1, &rows, &[voter(1), listens(2)], &|_| true), Some(Step::Promote(2)));
-        assert_eq!(next(1, &rows, &[voter(1), voter(2), voter(3)], &none), Some(Step::Remove(3)));
+        assert_eq!(next(1, &rows, &[voter(1), voter(2)], &none, &|_| false), None);
+        assert_eq!(next(1, &rows, &[voter(1)], &none, &|_| false), Some(Step::Add(2, "a")));
+        assert_eq!(next(1, &rows, &[voter(1), listens(2)], &none, &|_| false), None, "not before it has kept up");
+        assert_eq!(next(1, &rows, &[voter(1), listens(2)], &|_| true, &|_| false), Some(Step::Promote(2)));
+        assert_eq!(next(1, &rows, &[voter(1), voter(2), voter(3)], &none, &|_| false), Some(Step::Remove(3)));
         let moved = [row(1, "a"), row(2, "b")];
-        assert_eq!(next(1, &moved, &[voter(1), voter(2)], &none), Some(Step::Readdress(2, "b")));
-        assert_eq!(next(1, &[], &[voter(1), voter(2)], &none), None, "an installation without rows is left alone");
-        assert_eq!(next(1, &[row(2, "a")], &[voter(1), voter(2)], &none), None, "as is one that lacks the leader's");
+        assert_eq!(next(1, &moved, &[voter(1), voter(2)], &none, &|_| false), Some(Step::Readdress(2, "b")));
+        assert_eq!(
+            next(1, &[], &[voter(1), voter(2)], &none, &|_| false),
+            None,
+            "an installation without rows is left alone"
+        );
+        assert_eq!(
+            next(1, &[row(2, "a")], &[voter(1), voter(2)], &none, &|_| false),
+            None,
+            "as is one that lacks the leader's"
+        );
+    }
+
+    #[test]
+    fn a_member_is_replaced_in_one_step_and_does_not_come_back() {
+        let voter = |node| member(node, "a", Role::Voter);
+        let new = |node, old| (node, NodeRow { replaces: Some(old), ..row(node, "a").1 });
+        let rows = [row(1, "a"), row(2, "a"), row(3, "a"), new(4, 3)];
+        let (settled, none) = (|_| true, |_| false);
+        let three = [voter(1), voter(2), voter(3)];
+        assert_eq!(next(1, &rows, &three, &none, &|_| false), Some(Step::Add(4, "a")));
+        let mut with_new = three.to_vec();
+        with_new.push(member(4, "a", Role::Learner));
+        assert_eq!(
+            next(1, &rows, &with_new, &none, &|_| false),
+            None,
+            "the lost one stays until the new one has everything"
+        );
+        assert_eq!(next(1, &rows, &with_new, &settled, &|_| false), Some(Step::Replace(3, 4)));
+        let done = [voter(1), voter(2), voter(4)];
+        assert_eq!(
+            next(1, &rows, &done, &settled, &|_| false),
+            Some(Step::Arrived(4)),
+            "a leader that takes over goes on here"
+        );
+        let half = [voter(1), voter(2), member(4, "a", Role::Learner)];
+        assert_eq!(next(1, &rows, &half, &none, &|_| false), None, "whoever was replaced is not added again");
+        assert_eq!(next(1, &rows, &half, &settled, &|_| false), Some(Step::Promote(4)), "it lost its vote otherwise");
+    }
+
+    #[test]
+    fn whoever_was_let_in_and_never_came_up_goes() {
+        let awaited = |number| (number, NodeRow { request: Some("h".into()), ..row(number, "a").1 });
+        let rows = [row(1, "a"), awaited(2)];
+        let silent = Member { heard_ms: None, matched: None, ..member(2, "a", Role::Learner) };
+        let (none, late, early) = (|_| false, |_: &NodeRow| true, |_: &NodeRow| false);
+        let leader = member(1, "a", Role::Voter);
+        assert_eq!(next(1, &rows, &[leader.clone(), silent.clone()], &none, &early), None);
+        assert_eq!(next(1, &rows, &[leader.clone(), silent], &none, &late), Some(Step::Forget(2)));
+        let there = member(2, "a", Role::Learner);
+        assert_eq!(next(1, &rows, &[leader.clone(), there], &none, &late), Some(Step::Heard(2)));
+        let voter = Member { heard_ms: None, ..member(2, "a", Role::Voter) };
+        assert_eq!(next(1, &rows, &[leader, voter], &none, &late), None, "whoever votes stays, whatever a row says");
     }
 
     #[test]

@@ -20,19 +20,22 @@ pub(crate) struct JoinToken {
     /// Let in only a node of this name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// The node takes the place of this member, by id or name: it gets its vote when it has everything, and the member goes
+    #[arg(long, value_name = "NODE")]
+    replace: Option<String>,
 }
 
 /// A member.
 #[derive(Args, Debug)]
 pub(crate) struct Member {
-    /// Its id, as `keyward operator members` shows it
+    /// Its id or name, as `keyward operator members` shows them
     id: String,
 }
 
 /// A member that goes.
 #[derive(Args, Debug)]
 pub(crate) struct Remove {
-    /// Its id, as `keyward operator members` shows it
+    /// Its id or name, as `keyward operator members` shows them
     id: String,
     /// Also if too few of the others answer for the cluster to go on
     #[arg(long)]
@@ -45,7 +48,7 @@ pub(crate) struct Remove {
 /// Refused, or the cluster cannot be founded.
 pub(crate) fn join_token(session: &mut Session, arguments: &JoinToken) -> Result<(), CliError> {
     let mut body = Map::new();
-    for (name, value) in [("ttl", &arguments.ttl), ("name", &arguments.name)] {
+    for (name, value) in [("ttl", &arguments.ttl), ("name", &arguments.name), ("replace", &arguments.replace)] {
         if let Some(value) = value {
             body.insert(name.into(), value.as_str().into());
         }
@@ -76,7 +79,11 @@ pub(crate) fn members(session: &mut Session) -> Result<(), CliError> {
         return Err(CliError::Absent("this server does not know members".into(), None));
     };
     let data = &answer.body["data"];
-    session.output.rows(data, HEADERS, &rows(data))
+    session.output.rows(data, HEADERS, &rows(data))?;
+    if let Some(phase) = data["authority_rotation"].as_str().filter(|phase| *phase != "settled") {
+        session.output.hint(&format!("the node authority is being exchanged: {phase}"));
+    }
+    Ok(())
 }
 
 /// The table's head.
@@ -97,7 +104,7 @@ pub(crate) fn rows(data: &Value) -> Vec<Vec<String>> {
         vec![
             shown(id),
             shown(&member["name"]),
-            shown(&member["role"]),
+            role(data, member),
             if member["leader"] == json!(true) { "*".to_owned() } else { String::new() },
             shown(&member["lag"]),
             heard,
@@ -107,6 +114,20 @@ pub(crate) fn rows(data: &Value) -> Vec<Vec<String>> {
         ]
     };
     members.iter().map(row).collect()
+}
+
+/// The role of a member, whose place it takes, and until when it has to come up if it did not yet.
+fn role(data: &Value, member: &Value) -> String {
+    let mut text = cell(&member["role"]);
+    if let Some(old) = member["replaces"].as_str() {
+        let members = data["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let named = members.iter().find(|other| other["raft_id"] == old).and_then(|other| other["name"].as_str());
+        text.push_str(&format!(", for {}", named.unwrap_or(old)));
+    }
+    if let Some(until) = member["awaited_until"].as_str() {
+        text.push_str(&format!(", never came up, goes at {until}"));
+    }
+    text
 }
 
 /// Removes a member.
@@ -141,6 +162,18 @@ pub(crate) fn promote(session: &mut Session, arguments: &Member) -> Result<(), C
 pub(crate) fn step_down(session: &mut Session) -> Result<(), CliError> {
     session.client()?.put("sys/step-down", &json!({}))?;
     session.output.say("another node leads, if there is one; `keyward operator members` shows which")
+}
+
+/// Begins to exchange the node authority.
+///
+/// # Errors
+/// Refused, or one is under way.
+pub(crate) fn rotate_ca(session: &mut Session) -> Result<(), CliError> {
+    session.client()?.post("sys/cluster/rotate-ca", &json!({}))?;
+    session.output.say(
+        "the node authority is being exchanged: members trust both, get new certificates, then forget the old one\n\
+         `keyward operator members` says when it is done; a member that is down keeps it waiting",
+    )
 }
 
 fn absent(id: &str) -> CliError {

@@ -1,7 +1,7 @@
 //! The node that joins: an empty folder and a token become a member's folder.
 //!
-//! Nothing is written before the cluster has said yes; then first of all that this node is joining, so that a stop in
-//! between is noticed at the next start.
+//! First of all the node writes down who it is and what it asks with: should it stop, or the answer get lost, it asks again
+//! as the same node. Who is refused leaves nothing behind.
 
 use std::fs;
 use std::io;
@@ -15,15 +15,16 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::cluster::certificate::{self, Applicant, CertificateError};
+use super::pending::{self, Pending};
+use crate::cluster::certificate::{self, CertificateError};
 use crate::cluster::dialer::DIAL_TIMEOUT;
-use crate::cluster::node::{self, ClusterError, State};
+use crate::cluster::node::{self, ClusterError};
 use crate::cluster::token::{EXPORTER, JoinToken, TokenError};
 use crate::cluster::wire::{self, Answer, Join, Place, Request, Welcome, Why};
 use crate::cluster::{authority, tls};
 use crate::config::{Config, SealKind, Tls};
 use crate::files::{self, write_private};
-use crate::identity::{self, Identity, IdentityError};
+use crate::identity::{self, IdentityError};
 
 /// Time for one node to answer: it writes to the log before it does.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -96,14 +97,25 @@ enum Said {
     Later(String),
 }
 
-/// Joins the cluster of `token` with the data folder of `config`, which must be empty, and leaves it ready for a start.
-/// Blocks.
+/// Joins the cluster of `token` with the data folder of `config`, which must be empty, or hold what an earlier try left, and
+/// leaves it ready for a start. Blocks.
 ///
 /// # Errors
-/// [`JoinError`]. Unless it says that the folder could not be written, the folder is as it was.
+/// [`JoinError`]. If this node was refused, or nobody was reached, the folder is as it was; otherwise it holds what is needed
+/// to ask again.
 pub fn join(config: &Config, token: &str, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<(), JoinError> {
     let token = JoinToken::parse(token)?;
-    check_folder(config, &token)?;
+    let kept = Pending::read(&config.data)?;
+    if kept.is_none() && !check_folder(config, &token)? {
+        return Ok(()); // it has everything already
+    }
+    if let Some(other) = kept.as_ref().filter(|kept| kept.cluster != token.cluster) {
+        let why = format!(
+            "it began to join another cluster ({})\nempty it, if nobody needs that any more",
+            other.cluster.to_uuid()
+        );
+        return Err(JoinError::Folder { folder: config.data.clone(), why });
+    }
     if clock.now() >= token.expires {
         return Err(JoinError::Expired(token.expires.rfc3339()));
     }
@@ -111,35 +123,58 @@ pub fn join(config: &Config, token: &str, clock: &dyn Clock, entropy: &dyn Entro
     if let Some(name) = token.name.as_ref().filter(|name| **name != place.name) {
         return Err(JoinError::Refused { why: Why::Name, text: wrong_name(name, &place.name) });
     }
-    let drawn = Identity::draft(entropy);
-    let seal_key = match config.seal.kind {
-        SealKind::KeyFile => Some(seal_key(config, entropy)?),
-        SealKind::Shamir | SealKind::Passphrase => None,
+    let pending = match kept {
+        Some(kept) => kept,
+        None => {
+            let seal_key = match config.seal.kind {
+                SealKind::KeyFile => Some(seal_key(config, entropy)?),
+                SealKind::Shamir | SealKind::Passphrase => None,
+            };
+            let drawn = Pending::draw(token.cluster, seal_key, entropy)?;
+            drawn.keep(&config.data)?;
+            drawn
+        }
     };
-    let applicant = Applicant::new()?;
     let request = Join {
-        csr: STANDARD.encode(applicant.csr()),
-        node: drawn.node().to_uuid(),
+        csr: STANDARD.encode(pending.applicant.csr()),
+        node: pending.identity.node().to_uuid(),
         incarnation: identity::FIRST_INCARNATION,
-        seal_key: seal_key.as_ref().map(|key| STANDARD.encode(key.expose())),
+        seal_key: pending.seal_key.as_ref().map(|key| Secret::new(STANDARD.encode(key.expose()))),
         now: clock.now().0,
         place,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| JoinError::File { path: "runtime".into(), source })?;
-    let welcome = runtime.block_on(ask(&token, &request))?;
-    let (leaf, ca) = certificates(&token, &welcome)?;
+    let mut sent = false;
+    let welcome = runtime.block_on(ask(&token, &request, &mut sent)).inspect_err(|error| {
+        // Whoever was refused, or reached nobody, is no member. What came before may have been heard.
+        if !pending.is_resumed && (!sent || matches!(error, JoinError::Refused { .. })) {
+            pending::undo(&config.data);
+        }
+    })?;
+    keep(config, &token, pending, &request.place, &welcome)
+}
+
+/// Puts everything that came of the request in its place.
+fn keep(
+    config: &Config,
+    token: &JoinToken,
+    pending: Pending,
+    place: &Place,
+    welcome: &Welcome,
+) -> Result<(), JoinError> {
+    let Pending { identity, applicant, seal_key, .. } = pending;
+    let (leaf, trusted) = certificates(token, welcome)?;
+    let ca =
+        trusted.first().cloned().ok_or_else(|| CertificateError::Content("the answer holds no authority".into()))?;
     let file = applicant.file(&leaf);
-    let held = applicant.receive(leaf, ca.clone())?;
-    if held.facts.cluster != token.cluster || held.facts.number != drawn.number() {
+    let held = applicant.receive(leaf, ca)?;
+    if held.facts.cluster != token.cluster || held.facts.number != identity.number() {
         return Err(CertificateError::Content("the cluster gave a certificate of another node".into()).into());
     }
 
-    files::make_folder(&config.data).map_err(at(&config.data))?;
     let folder = config.data.join("cluster");
-    node::make_folder(&folder)?;
-    node::write_state(&folder, token.cluster, State::Joining, None)?;
-    drawn.keep(&config.data)?;
+    identity.keep(&config.data)?;
     if let (Some(key), true) = (&seal_key, welcome.unseals) {
         let path = config.key_file();
         if let Some(folder) = path.parent() {
@@ -151,17 +186,17 @@ pub fn join(config: &Config, token: &str, clock: &dyn Clock, entropy: &dyn Entro
     if let (Some(api), Tls::LocalCa) = (&welcome.api_authority, config.listen.tls) {
         let folder = config.data.join("tls");
         files::make_folder(&folder).map_err(at(&folder))?;
-        for (name, text) in [("ca.key", &api.key), ("ca.pem", &api.certificate)] {
+        for (name, text) in [("ca.key", api.key.expose()), ("ca.pem", &api.certificate)] {
             let path = folder.join(name);
             write_private(&path, text.as_bytes()).map_err(at(&path))?;
         }
     }
-    certificate::keep_authority(&folder, &ca)?;
+    certificate::keep_authorities(&folder, &trusted)?;
     certificate::keep(&folder, &file)?;
-    let port = request.place.node_address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let port = place.node_address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     let port = port.filter(|_| config.cluster.advertise.is_none());
-    node::write_state(&folder, token.cluster, State::Member, port)?;
-    Ok(())
+    node::write_state(&folder, token.cluster, port, Some(token.id))?;
+    pending::forget(&config.data).map_err(at(&folder))
 }
 
 fn at(path: &std::path::Path) -> impl FnOnce(io::Error) -> JoinError + use<> {
@@ -177,26 +212,27 @@ pub fn wrong_name(expected: &str, name: &str) -> String {
     )
 }
 
-/// Old data is never overwritten, and never taken along.
-fn check_folder(config: &Config, token: &JoinToken) -> Result<(), JoinError> {
+/// Old data is never overwritten, and never taken along. `false`: it is a member's that this token let in.
+fn check_folder(config: &Config, token: &JoinToken) -> Result<bool, JoinError> {
     let folder = &config.data;
     let refuse = |why: String| Err(JoinError::Folder { folder: folder.clone(), why });
     let mut entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(source) => return Err(JoinError::File { path: folder.clone(), source }),
     };
     if entries.next().is_none() {
-        return Ok(());
+        return Ok(true);
     }
     match node::cluster_of(folder)? {
-        Some(cluster) if cluster == token.cluster.to_uuid() => refuse(
+        Some((cluster, Some(with))) if cluster == token.cluster.to_uuid() && with == hex::encode(token.id.0) => Ok(false),
+        Some((cluster, _)) if cluster == token.cluster.to_uuid() => refuse(
             "it already holds a node of this cluster\n\
              if it is this machine's, start it without --join; if it was copied from another node, empty it first: two nodes \
              of one identity would break the cluster"
                 .into(),
         ),
-        Some(cluster) => refuse(format!(
+        Some((cluster, _)) => refuse(format!(
             "it holds a node of another cluster ({cluster})\nchoose another folder with --data, or empty this one if nobody needs it"
         )),
         None if folder.join("identity.json").exists() => refuse(
@@ -247,11 +283,11 @@ fn seal_key(config: &Config, entropy: &dyn Entropy) -> Result<Secret<[u8; 32]>, 
     Ok(key)
 }
 
-/// Leaf and authority of the answer; the authority is the one that the token names.
+/// Leaf of the answer, and the authorities to trust; the first, which signed the leaf, is the one that the token names.
 fn certificates(
     token: &JoinToken,
     welcome: &Welcome,
-) -> Result<(CertificateDer<'static>, CertificateDer<'static>), JoinError> {
+) -> Result<(CertificateDer<'static>, Vec<CertificateDer<'static>>), JoinError> {
     let der = |text: &str| {
         let bytes = STANDARD.decode(text);
         bytes.map(CertificateDer::from).map_err(|_| CertificateError::Content("the answer holds no certificate".into()))
@@ -260,11 +296,19 @@ fn certificates(
     if authority::fingerprint(&ca) != token.authority {
         return Err(CertificateError::Content("the answer names another authority than the token".into()).into());
     }
-    Ok((leaf, ca))
+    let mut trusted = vec![ca];
+    for text in &welcome.trusted {
+        let other = der(text)?;
+        if !trusted.contains(&other) {
+            trusted.push(other);
+        }
+    }
+    Ok((leaf, trusted))
 }
 
-/// Asks the nodes of the token in turn, and whom they send to, until one of them leads.
-async fn ask(token: &JoinToken, request: &Join) -> Result<Box<Welcome>, JoinError> {
+/// Asks the nodes of the token in turn, and whom they send to, until one of them leads. `sent` turns true when one of them
+/// may have heard it.
+async fn ask(token: &JoinToken, request: &Join, sent: &mut bool) -> Result<Box<Welcome>, JoinError> {
     let mut said = String::new();
     for round in 0..ROUNDS_MAX {
         if round > 0 {
@@ -275,7 +319,7 @@ async fn ask(token: &JoinToken, request: &Join) -> Result<Box<Welcome>, JoinErro
         for address in &token.addresses {
             let mut address = address.clone();
             for _ in 0..HOPS_MAX {
-                match ask_one(token, request, &address).await {
+                match ask_one(token, request, &address, sent).await {
                     Ok(Said::Welcome(welcome)) => return Ok(welcome),
                     Ok(Said::Elsewhere(leader)) => address = leader,
                     Ok(Said::Later(text)) => {
@@ -303,13 +347,14 @@ enum Failed {
     Refused(JoinError),
 }
 
-async fn ask_one(token: &JoinToken, request: &Join, address: &str) -> Result<Said, Failed> {
+async fn ask_one(token: &JoinToken, request: &Join, address: &str, sent: &mut bool) -> Result<Said, Failed> {
     let (config, name) = tls::pinned(token.cluster, token.authority).map_err(|error| Failed::Refused(error.into()))?;
     let exchange = async {
         let mut stream = connect(config, name, address).await?;
         let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER, None);
         let exporter = exporter.map_err(io::Error::other)?;
         let message = Request::join(token.id, request, |body| token.proof(&exporter, body))?;
+        *sent = true;
         wire::send(&mut stream, &message).await?;
         let answer: SecretBytes = wire::receive(&mut stream).await?;
         Answer::decode(&answer)
@@ -341,9 +386,7 @@ fn explain(error: &io::Error) -> String {
     use rustls::CertificateError as Bad;
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
-        Some(rustls::Error::InvalidCertificate(
-            Bad::UnknownIssuer | Bad::NotValidForName | Bad::NotValidForNameContext { .. },
-        )) => "whoever answers there is not of the cluster that made the join token".into(),
+        _ if tls::is_of_another(error) => "whoever answers there is not of the cluster that made the join token".into(),
         Some(rustls::Error::InvalidCertificate(
             Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },
         )) => "its certificate is not good by this machine's clock: compare the clocks of the machines".into(),

@@ -1,8 +1,8 @@
-//! The cluster's side of the join lane: lets a node in for a token, and gives members new certificates.
+//! The cluster's side: lets a node in for a token on the join lane, and gives members new certificates on theirs.
 //!
 //! In this order: who leads, how often this address was wrong lately, the token's proof; only then is anything parsed,
-//! signed or written. What makes the node a member is one command: it finds the token's row and takes it away, so that of
-//! two nodes with one token one comes in.
+//! signed or written. What makes the node a member is one command: it finds the token's row and notes in it whom it let in, so
+//! that of two nodes with one token one comes in. That one may come again until it was heard of, since answers get lost.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,16 +10,17 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keyward_model::event::{EventKind, EventOutcome};
-use keyward_model::{Id, Secret, SecretBytes, Table, Timestamp};
+use keyward_model::{Id, Secret, SecretBytes, Timestamp};
+use sha2::{Digest as _, Sha256};
 
 use crate::app::Worker;
-use crate::cluster::authority::{Authority, AuthorityError, LEAF_S, Subject};
+use crate::cluster::authority::{Authority, AuthorityError, Subject, names_of};
 use crate::cluster::join::guest::wrong_name;
 use crate::cluster::listener::JoiningConnection;
-use crate::cluster::renewal;
-use crate::cluster::rows::{self, MEMBERS_MAX, NodeRow};
+use crate::cluster::rows::{self, MEMBERS_MAX, NodeRow, TokenRow};
 use crate::cluster::token::{EXPORTER, ProofKey};
 use crate::cluster::wire::{self, Answer, ApiAuthority, Join, Place, Renew, Request, Welcome, Why};
+use crate::cluster::{renewal, rotation};
 use crate::config::{Tls, is_host_and_port, is_node_name};
 use crate::identity::{FIRST_INCARNATION, raft_id};
 use crate::record::Facts;
@@ -51,7 +52,7 @@ pub async fn serve(worker: &Worker, connection: JoiningConnection) {
             Box::pin(join(worker, source, &Presented { exporter, token, proof, body })).await
         }
         (Request::Renew(body), Some(peer)) => Box::pin(renew(worker, peer, &body)).await,
-        _ => Answer::refused(Why::Request, "a node joins without a certificate and renews with one"),
+        _ => Answer::refused(Why::Request, "a node joins on one lane and renews on another"),
     };
     if let Ok(message) = answer.encode()
         && let Err(error) = wire::send(&mut stream, &message).await
@@ -155,31 +156,47 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
     let number = raft_id(node);
     let subject = Subject { cluster: installation.cluster, node, number, incarnation: said.incarnation };
     let authority = authority(worker)?;
+    let trusted = rotation::trusted(worker)?.unwrap_or_default();
     let leaf = match authority.issue(&csr, subject, now.seconds()) {
         Ok(leaf) => leaf,
         Err(error @ AuthorityError::Request(_)) => return Ok(Answer::refused(Why::Request, error.to_string())),
         Err(error) => return Err(Refusal::internal(error.to_string())),
     };
-    let seal_key = said.seal_key.as_deref().map(seal_key).transpose()?;
+    let seal_key = said.seal_key.as_ref().map(seal_key).transpose()?;
+    // Whoever comes with this again is the same node: only it has the key.
+    let asked_with = hex::encode(Sha256::digest(&csr));
     app.audit_ready()?;
     let intent = facts.intent(app.barrier.entropy(), now);
     let (outcome, _) = app
         .barrier
         .write(&worker.snapshots, facts.request, &|| intent.clone(), |draft| {
             // Of two nodes with the same token only the first finds its row.
-            if rows::draft_token(draft, token)?.is_none_or(|row| row.expires <= draft.now()) {
+            let Some(ticket) = rows::draft_token(draft, token)?.filter(|row| row.expires > draft.now()) else {
+                return Ok(Err(unknown_token()));
+            };
+            let members = rows::draft_nodes(draft)?;
+            let known = members.iter().find(|(known, _)| *known == number).map(|(_, row)| row);
+            let again = known.is_some_and(|row| row.request.as_ref() == Some(&asked_with));
+            if ticket.used.is_some_and(|used| used != number || !again) {
                 return Ok(Err(unknown_token()));
             }
-            if rows::draft_members(draft)? >= MEMBERS_MAX {
+            // One that was removed since the token was made needs no successor.
+            let replaces = ticket.replaces.or_else(|| known.filter(|_| again)?.replaces).filter(|old| members.iter().any(|(number, _)| number == old));
+            let is_other = |other: &u64| *other != number;
+            if replaces.is_some() && members.iter().any(|(other, row)| is_other(other) && row.replaces == replaces) {
+                return Ok(Err(Answer::refused(Why::Request, "another node takes the place of this member already")));
+            }
+            if replaces.is_none() && !again && members.len() >= MEMBERS_MAX {
                 return Ok(Err(Answer::refused(Why::Full, format!("the cluster has {MEMBERS_MAX} members already"))));
             }
-            if rows::draft_node(draft, number)?.is_some() || rows::draft_is_gone(draft, number)? {
+            if !again && (known.is_some() || rows::draft_is_gone(draft, number)?) {
                 return Ok(Err(Answer::refused(
                     Why::Request,
                     "the cluster has, or had, a member of this identity: was the data folder copied? begin with an empty one",
                 )));
             }
-            if let Some(other) = rows::draft_at(draft, &said.place.node_address)? {
+            let at = rows::draft_at(draft, &said.place.node_address)?;
+            if let Some((_, other)) = at.iter().find(|(other, _)| is_other(other) && Some(*other) != replaces) {
                 let text = format!(
                     "the cluster has a member at {} already: `{}`; remove it first if it is gone",
                     said.place.node_address, other.name
@@ -187,7 +204,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
                 return Ok(Err(Answer::refused(Why::Request, text)));
             }
             let unseals = seal::add_key_file(draft, (&keys.root, keys.domain()), node, seal_key.as_ref())?;
-            draft.remove(Table::Config, &rows::token_key(token))?;
+            rows::put_token(draft, token, &TokenRow { used: Some(number), ..ticket })?;
             let Place { name, node_address, api_address } = said.place.clone();
             let row = NodeRow {
                 node,
@@ -196,7 +213,10 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
                 node_address,
                 api_address,
                 joined: draft.now(),
-                certificate_until: draft.now().plus_seconds(LEAF_S),
+                certificate_until: draft.now().plus_seconds(app.config.cluster.certificate_s),
+                replaces,
+                request: Some(asked_with.clone()),
+                trusts: names_of(authority.certificate(), &trusted),
             };
             rows::put_node(draft, number, &row)?;
             Ok(Ok(unseals))
@@ -211,6 +231,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
     Ok(Answer::Welcome(Box::new(Welcome {
         certificate: STANDARD.encode(&leaf),
         authority: STANDARD.encode(authority.certificate()),
+        trusted: trusted.iter().map(|ca| STANDARD.encode(ca)).collect(),
         unseals,
         api_authority: api_authority(worker),
     })))
@@ -261,8 +282,8 @@ fn fits(place: &Place) -> bool {
         && api_address.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn seal_key(text: &str) -> Result<Secret<[u8; 32]>, Refusal> {
-    let bytes = STANDARD.decode(text).ok().map(SecretBytes::new);
+fn seal_key(text: &Secret<String>) -> Result<Secret<[u8; 32]>, Refusal> {
+    let bytes = STANDARD.decode(text.expose()).ok().map(SecretBytes::new);
     let key = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes.expose().as_slice()).ok());
     key.map(Secret::new).ok_or_else(|| Refusal::malformed("the key of the node's seal is not one"))
 }
@@ -274,7 +295,7 @@ fn api_authority(worker: &Worker) -> Option<ApiAuthority> {
         return None;
     }
     let read = |name: &str| std::fs::read_to_string(config.data.join("tls").join(name)).ok();
-    Some(ApiAuthority { certificate: read("ca.pem")?, key: read("ca.key")? })
+    Some(ApiAuthority { certificate: read("ca.pem")?, key: Secret::new(read("ca.key")?) })
 }
 
 /// The node authority, for as long as it is used.
@@ -285,7 +306,9 @@ pub fn authority(worker: &Worker) -> Result<Authority, Refusal> {
     let keys = worker.app.barrier.keyring()?;
     let row = rows::authority(worker.reader())?
         .ok_or_else(|| Refusal::Unavailable("the cluster has no node authority yet; try again".into()))?;
-    Authority::from_row(&row, keys.domain(), &keys.root).map_err(|error| Refusal::internal(error.to_string()))
+    let authority = Authority::from_row(&row, keys.domain(), &keys.root);
+    let authority = authority.map_err(|error| Refusal::internal(error.to_string()))?;
+    Ok(authority.lasting(worker.app.config.cluster.certificate_s))
 }
 
 async fn renew(worker: &Worker, peer: u64, body: &SecretBytes) -> Answer {
@@ -301,10 +324,11 @@ async fn renew(worker: &Worker, peer: u64, body: &SecretBytes) -> Answer {
     if !fits(&said.place) {
         return Answer::refused(Why::Request, "name or address of the node are not well formed");
     }
-    match renewal::issue(worker, peer, &csr, &said.place).await {
+    match renewal::issue(worker, peer, &csr, &said.place, &said.trusts).await {
         Ok(Some((leaf, authority))) => Answer::Welcome(Box::new(Welcome {
             certificate: STANDARD.encode(&leaf),
             authority: STANDARD.encode(&authority),
+            trusted: Vec::new(),
             unseals: false,
             api_authority: None,
         })),

@@ -2,4 +2,6 @@
 
 pub mod guest;
 
+pub(in crate::cluster) mod pending;
+
 pub mod host;

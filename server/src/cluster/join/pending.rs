@@ -1,0 +1,176 @@
+//! A request to join that was made, kept until everything that came of it is on the disk: whoever asks again asks as the
+//! same node, with the same key, and is told the same.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keyward_model::{Entropy, Id, Secret};
+use serde::{Deserialize, Serialize};
+
+use super::guest::JoinError;
+use crate::cluster::certificate::Applicant;
+use crate::cluster::node::ClusterError;
+use crate::cluster::secret_text;
+use crate::files;
+use crate::identity::{Drafted, Identity};
+
+/// What the node asks with.
+pub(super) struct Pending {
+    /// The cluster that it asks.
+    pub(super) cluster: Id,
+    /// Who it will be.
+    pub(super) identity: Drafted,
+    /// Its key, and the request for a certificate.
+    pub(super) applicant: Applicant,
+    /// The key of its own key-file seal.
+    pub(super) seal_key: Option<Secret<[u8; 32]>>,
+    /// It was read from the folder: the cluster may know it already.
+    pub(super) is_resumed: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: u32,
+    #[serde(with = "crate::cluster::rows::uuid")]
+    cluster: Id,
+    #[serde(with = "crate::cluster::rows::uuid")]
+    node: Id,
+    #[serde(with = "secret_text")]
+    audit_key: Secret<String>,
+    /// PEM: the private key of the certificate that is asked for.
+    #[serde(with = "secret_text")]
+    key: Secret<String>,
+    /// PKCS #10 request, base64.
+    csr: String,
+    #[serde(with = "secret_text::optional")]
+    seal_key: Option<Secret<String>>,
+}
+
+impl Pending {
+    /// A new one.
+    ///
+    /// # Errors
+    /// The library refused.
+    pub(super) fn draw(
+        cluster: Id,
+        seal_key: Option<Secret<[u8; 32]>>,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, JoinError> {
+        let (identity, applicant) = (Identity::draft(entropy), Applicant::new()?);
+        Ok(Self { cluster, identity, applicant, seal_key, is_resumed: false })
+    }
+
+    /// The one in the data folder; `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn read(data: &Path) -> Result<Option<Self>, JoinError> {
+        let path = path(data);
+        let text = match fs::read(&path) {
+            Ok(text) => Secret::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ClusterError::File { path, source }.into()),
+        };
+        let wrong = |why: &dyn std::fmt::Display| {
+            JoinError::from(ClusterError::Content(format!(
+                "{}: {why}\nempty the data folder, and join anew",
+                path.display()
+            )))
+        };
+        let file: File = serde_json::from_slice(text.expose()).map_err(|error| wrong(&error))?;
+        let audit_key = key_of(&file.audit_key).filter(|_| file.format == 1);
+        let audit_key = audit_key.ok_or_else(|| wrong(&"it is not what this version writes"))?;
+        let seal_key = match &file.seal_key {
+            None => None,
+            Some(text) => Some(key_of(text).ok_or_else(|| wrong(&"the key of the seal is not one"))?),
+        };
+        let csr = STANDARD.decode(&file.csr).map_err(|error| wrong(&error))?;
+        let applicant = Applicant::resume(&file.key, csr).map_err(|error| wrong(&error))?;
+        let identity = Drafted::resume(file.node, audit_key);
+        Ok(Some(Self { cluster: file.cluster, identity, applicant, seal_key, is_resumed: true }))
+    }
+
+    /// Keeps it in the data folder. Durable when this comes back.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(super) fn keep(&self, data: &Path) -> Result<(), JoinError> {
+        let text_of = |key: &Secret<[u8; 32]>| Secret::new(STANDARD.encode(key.expose()));
+        let file = File {
+            format: 1,
+            cluster: self.cluster,
+            node: self.identity.node(),
+            audit_key: text_of(self.identity.seed()),
+            key: self.applicant.key(),
+            csr: STANDARD.encode(self.applicant.csr()),
+            seal_key: self.seal_key.as_ref().map(text_of),
+        };
+        let path = path(data);
+        let text = Secret::new(serde_json::to_vec_pretty(&file).unwrap_or_default());
+        let kept = files::make_folder(&data.join(FOLDER)).and_then(|()| files::write_private(&path, text.expose()));
+        kept.map_err(|source| ClusterError::File { path, source }.into())
+    }
+}
+
+/// Whether a request is kept in the data folder that nothing has come of.
+pub(in crate::cluster) fn is_kept(data: &Path) -> bool {
+    path(data).exists()
+}
+
+/// Forgets the request: everything that came of it is on the disk.
+///
+/// # Errors
+/// The file cannot be removed.
+pub(in crate::cluster) fn forget(data: &Path) -> io::Result<()> {
+    fs::remove_file(path(data))?;
+    fs::File::open(data.join(FOLDER))?.sync_all()
+}
+
+/// Forgets the request of a node that was refused, and the folders that were made for it.
+pub(super) fn undo(data: &Path) {
+    if forget(data).is_ok() {
+        // Folders that hold anything else stay.
+        drop(fs::remove_dir(data.join(FOLDER)).and_then(|()| fs::remove_dir(data)));
+    }
+}
+
+fn key_of(text: &Secret<String>) -> Option<Secret<[u8; 32]>> {
+    let bytes = Secret::new(STANDARD.decode(text.expose()).ok()?);
+    <[u8; 32]>::try_from(bytes.expose().as_slice()).ok().map(Secret::new)
+}
+
+fn path(data: &Path) -> PathBuf {
+    data.join(FOLDER).join("joining.json")
+}
+
+/// The node's folder in the data folder.
+const FOLDER: &str = "cluster";
+
+#[cfg(test)]
+mod tests {
+    use keyward_model::SeededEntropy;
+
+    use super::*;
+
+    #[test]
+    fn who_asks_again_is_the_same_node_with_the_same_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        assert!(Pending::read(&data).unwrap().is_none());
+        let first = Pending::draw(Id([7; 16]), Some(Secret::new([9; 32])), &SeededEntropy::new(1)).unwrap();
+        first.keep(&data).unwrap();
+        let again = Pending::read(&data).unwrap().unwrap();
+        assert_eq!((again.identity.node(), again.cluster), (first.identity.node(), first.cluster));
+        assert_eq!(again.applicant.csr(), first.applicant.csr());
+        assert_eq!(again.applicant.key().expose(), first.applicant.key().expose());
+        assert_eq!(again.identity.seed().expose(), first.identity.seed().expose());
+        assert_eq!(again.seal_key.unwrap().expose(), &[9; 32]);
+        assert!(is_kept(&data) && again.is_resumed);
+        undo(&data);
+        assert!(!data.exists(), "nothing is left of it");
+    }
+}
