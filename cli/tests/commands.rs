@@ -535,19 +535,19 @@ fn bench_counts_what_is_refused_as_errors() {
 #[test]
 fn a_write_whose_outcome_is_not_known_is_sent_again_as_the_same() {
     let unknown = json!({"errors": ["it is not known whether this was done: read before you try again"]});
-    let put = "PUT /v1/secret/data/app";
-    let server = kv().on(put, 503, unknown).on("GET /v1/secret/data/app", 200, envelope(&json!({"data": {}})));
-    assert!(server.run(&["kv", "put", "secret/app", "a=1"], "").expect(2).err.contains("not known"));
+    let put = "PUT /v1/secret/data/app/db";
+    let server = kv().on(put, 503, unknown).on("GET /v1/secret/data/app/db", 200, envelope(&json!({"data": {}})));
+    assert!(server.run(&["kv", "put", "secret/app/db", "a=1"], "").expect(2).err.contains("not known"));
     let first = server.headers_of(put, "idempotency-key");
     assert_eq!(first.len(), 4);
     assert!(first[0].is_some() && first.iter().all(|id| *id == first[0]), "{first:?}");
-    server.run(&["kv", "put", "secret/app", "a=1"], "").expect(2);
+    server.run(&["kv", "put", "secret/app/db", "a=1"], "").expect(2);
     assert_ne!(server.headers_of(put, "idempotency-key")[4], first[0], "another write is another one");
-    server.run(&["read", "secret/data/app"], "").expect(0);
-    assert_eq!(server.headers_of("GET /v1/secret/data/app", "idempotency-key"), [None]);
+    server.run(&["read", "secret/data/app/db"], "").expect(0);
+    assert_eq!(server.headers_of("GET /v1/secret/data/app/db", "idempotency-key"), [None]);
 
     let refused = kv().on(put, 503, json!({"errors": ["no node leads at the moment: nothing was changed; try again"]}));
-    refused.run(&["kv", "put", "secret/app", "a=1"], "").expect(2);
+    refused.run(&["kv", "put", "secret/app/db", "a=1"], "").expect(2);
     assert_eq!(refused.headers_of(put, "idempotency-key").len(), 1, "what was not done is the caller's to repeat");
 }
 
