@@ -60,7 +60,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, election_min_ms: 200, election_max_ms: 400 }
+        Self { heartbeat_ms: 60, election_min_ms: 250, election_max_ms: 500 }
     }
 }
 

@@ -233,8 +233,8 @@ impl Roster {
     pub(crate) async fn follow(self: Arc<Self>, raft: Raft<Types, Machine>, board: Arc<Board>) {
         let mut metrics = raft.server_metrics();
         loop {
-            // Only time shows that a leader fell silent, or that a majority did.
-            let watches = self.leader().is_some() && !self.is_alone();
+            // Only time shows that a leader fell silent, or that a majority did, or came back.
+            let watches = !self.is_alone();
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() {
                     return;

@@ -285,6 +285,24 @@ async fn a_leader_that_nobody_relieves_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_lost_its_majority_for_a_moment_leads_on() {
+    let cluster = Cluster::of(3).await;
+    cluster.write().await;
+    let leader = cluster.leader().await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    // Nobody else takes over meanwhile, and nothing but the majority changes.
+    others.iter().for_each(|id| cluster.node(*id).campaign(false));
+    let term = cluster.node(leader).leadership().borrow().term;
+    cluster.isolate(leader);
+    eventually("it notices", || (!cluster.node(leader).leads()).then_some(())).await;
+    cluster.rejoin(leader);
+    eventually("it leads on", || cluster.node(leader).leads().then_some(())).await;
+    assert_eq!(cluster.node(leader).leadership().borrow().term, term);
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_heir_agrees_and_does_nothing_goes_on() {
     let mut cluster = Cluster::of(3).await;
     for vanishes in [false, true] {
