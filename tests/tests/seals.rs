@@ -1,6 +1,6 @@
 //! Clusters that people unseal, by shares and by a passphrase: each node by its own, and what a sealed one does meanwhile.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use keyward_tests::cluster::Cluster;
 use serde_json::{Value, json};
