@@ -247,6 +247,12 @@ impl Cluster {
         assert!(status.success(), "node {node}: {status}\n{}", server.stderr());
     }
 
+    /// Waits until a node has ended that ends by itself.
+    pub fn forget(&mut self, node: usize) {
+        let mut server = self.take(node);
+        suite::wait_for("the node ends by itself", SETTLE_MAX, || (!server.is_alive()).then_some(()));
+    }
+
     fn take(&mut self, node: usize) -> Server {
         self.nodes[node].paused = false;
         self.nodes[node].server.take().unwrap_or_else(|| panic!("node {node} does not run"))
