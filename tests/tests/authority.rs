@@ -1,7 +1,5 @@
 //! The authority that signs the nodes' certificates is exchanged, and nobody notices.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use keyward_tests::cluster::Cluster;
 use keyward_tests::load::{self, Load, Targets};
 use keyward_tests::suite::{self, Chance};
