@@ -203,6 +203,11 @@ impl App {
         self.outcomes.is_late()
     }
 
+    /// The node must stop, for this reason.
+    pub fn fail(&self, why: &str) {
+        self.failure.stop(why);
+    }
+
     /// Takes keys and opened copies away.
     pub fn seal(&self) {
         self.barrier.seal();

@@ -158,7 +158,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     make_folder(&config.data)?;
     node::refuse_unfinished(&config.data)?;
     let identity = Identity::of_folder(&config.data, &*entropy)?;
-    let cluster = Arc::new(Cluster::of_folder(&config, &identity)?);
+    let cluster = Arc::new(Cluster::of_folder(&config, &identity, &*entropy)?);
     let journal = Arc::new(open_journal(&config, identity)?);
     let store_options = keyward_storage::Options::default();
     let store = Store::open(&config.data.join("state"), &store_options)?;

@@ -31,7 +31,7 @@ pub(crate) fn on_a_node(test: impl AsyncFnOnce(&Rc<Worker>, &ManualClock)) {
     let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000_000_000)));
     let entropy = Arc::new(SeededEntropy::new(7));
     let identity = Identity::of_folder(&config.data, &*entropy).unwrap();
-    let cluster = Arc::new(crate::cluster::Cluster::of_folder(&config, &identity).unwrap());
+    let cluster = Arc::new(crate::cluster::Cluster::of_folder(&config, &identity, &*entropy).unwrap());
     let journal = Arc::new(boot::open_journal(&config, identity).unwrap());
     let store_options = keyward_storage::Options::default();
     let store = Store::open(&config.data.join("state"), &store_options).unwrap();

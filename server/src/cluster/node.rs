@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use keyward_model::{Id, Secret};
+use keyward_model::{Entropy, Id, Secret};
 use keyward_raft::Fresh;
 use keyward_storage::Store;
 use rustls_pki_types::CertificateDer;
@@ -29,7 +29,7 @@ use super::wire::Place;
 use crate::barrier::Barrier;
 use crate::config::{self, Config};
 use crate::files;
-use crate::identity::Identity;
+use crate::identity::{FIRST_INCARNATION, Identity};
 use crate::refusal::Refusal;
 
 /// Connections that may wait to be accepted on the node port.
@@ -40,6 +40,8 @@ const KNOCKS_MAX: usize = 64;
 const WRONG_PER_MINUTE_MAX: u32 = 10;
 /// Addresses whose wrong tries are remembered.
 const SOURCES_MAX: usize = 1024;
+/// Starts before this one that are remembered because they did not hear which incarnation they are.
+const STARTS_MAX: usize = 16;
 /// How often it is said that a member is of another cluster now.
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
@@ -59,6 +61,7 @@ pub struct Cluster {
     /// Members whose place was found taken by others, and when that was last said.
     estranged: Mutex<BTreeMap<u64, Instant>>,
     nudge: Notify,
+    start: Mutex<Start>,
     /// Places of members that want a new certificate.
     pub(crate) renewing: Seats,
     /// It was made the only one of a cluster whose majority is lost, and has not done all of that yet.
@@ -72,7 +75,17 @@ pub struct Cluster {
 struct Me {
     node: Id,
     number: u64,
+}
+
+/// Which start of the node this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Start {
+    /// The incarnation that the folder knows.
     incarnation: u64,
+    /// What this start drew to get the next one; `None` once it has it.
+    wants: Option<String>,
+    /// What starts before drew that did not hear whether they got theirs.
+    before: Vec<String>,
 }
 
 /// What `cluster.json` says.
@@ -80,6 +93,12 @@ struct Me {
 struct File {
     format: u32,
     cluster: String,
+    /// How many times the node was started, as its cluster counts.
+    #[serde(default = "first")]
+    incarnation: u64,
+    /// What starts drew to get the next incarnation, of which none heard that it has it. The newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    starts: Vec<String>,
     /// The token that let the node in: whoever comes with it again has what it wanted.
     joined_with: Option<String>,
     /// The port that was given when any would do: the others know it.
@@ -113,7 +132,7 @@ impl Cluster {
     ///
     /// # Errors
     /// A file is missing or damaged.
-    pub fn of_folder(config: &Config, identity: &Identity) -> Result<Self, ClusterError> {
+    pub fn of_folder(config: &Config, identity: &Identity, entropy: &dyn Entropy) -> Result<Self, ClusterError> {
         let folder = config.data.join("cluster");
         let file = File::read(&folder)?;
         let recovery = Recovery::read(&folder)?;
@@ -133,11 +152,18 @@ impl Cluster {
                 Some(Arc::new(Trust::new(held, &trusted)?))
             }
         };
+        let mut drawn = [0; 16];
+        entropy.fill(&mut drawn);
+        let start = Start {
+            incarnation: file.as_ref().map_or(FIRST_INCARNATION, |file| file.incarnation),
+            wants: Some(hex::encode(drawn)),
+            before: file.as_ref().map(|file| file.starts.clone()).unwrap_or_default(),
+        };
         let mut wanted = wanted_address(config);
         if let (0, Some(port)) = (wanted.port(), file.and_then(|file| file.port)) {
             wanted.set_port(port);
         }
-        let subject = Me { node: identity.node, number: identity.raft_id(), incarnation: identity.incarnation };
+        let subject = Me { node: identity.node, number: identity.raft_id() };
         Ok(Self {
             subject,
             name: node_name(config),
@@ -152,6 +178,7 @@ impl Cluster {
             wrong: Mutex::default(),
             estranged: Mutex::default(),
             nudge: Notify::new(),
+            start: Mutex::new(start),
             renewing: Seats::default(),
             recovery: ArcSwapOption::from_pointee(recovery),
             changing: tokio::sync::Mutex::new(()),
@@ -168,9 +195,44 @@ impl Cluster {
         self.subject.number
     }
 
-    /// How many times it was set up anew.
+    /// How many times it was started, as far as it knows.
     pub fn incarnation(&self) -> u64 {
-        self.subject.incarnation
+        self.start().incarnation
+    }
+
+    /// Whether this start has an incarnation of its own.
+    pub fn has_incarnation(&self) -> bool {
+        self.start().wants.is_none()
+    }
+
+    /// What this start has and wants: its incarnation; until it has one of its own what it drew for the next; and what starts
+    /// before drew. All that is in the folder before it is asked with, so that the answer can be lost.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub(super) fn asks_with(&self) -> Result<(u64, Option<String>, Vec<String>), ClusterError> {
+        let Start { incarnation, wants, before } = self.start();
+        if let Some(wants) = &wants {
+            File::change(&self.folder, |file| {
+                file.starts = before.iter().rev().take(STARTS_MAX).rev().chain([wants]).cloned().collect();
+            })?;
+        }
+        Ok((incarnation, wants, before))
+    }
+
+    /// This start has this incarnation.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    pub(super) fn incarnate(&self, incarnation: u64) -> Result<(), ClusterError> {
+        File::change(&self.folder, |file| (file.incarnation, file.starts) = (incarnation, Vec::new()))?;
+        let start = Start { incarnation, wants: None, before: Vec::new() };
+        *self.start.lock().unwrap_or_else(PoisonError::into_inner) = start;
+        Ok(())
+    }
+
+    fn start(&self) -> Start {
+        self.start.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What people call it.
@@ -180,8 +242,8 @@ impl Cluster {
 
     /// The subject of its certificates in `cluster`.
     pub fn subject(&self, cluster: Id) -> Subject {
-        let Me { node, number, incarnation } = self.subject;
-        Subject { cluster, node, number, incarnation }
+        let Me { node, number } = self.subject;
+        Subject { cluster, node, number, incarnation: self.incarnation() }
     }
 
     /// What it shows and whom it believes; `None` as long as it is alone.
@@ -292,7 +354,7 @@ impl Cluster {
         certificate::keep_authorities(&self.folder, trusted)?;
         certificate::keep(&self.folder, file)?;
         let port = self.bound.lock().unwrap_or_else(PoisonError::into_inner).map(|address| address.port());
-        write_state(&self.folder, trust.cluster(), port, None)?;
+        write_state(&self.folder, (trust.cluster(), self.incarnation()), port, None)?;
         self.trust.store(Some(Arc::new(trust)));
         Ok(())
     }
@@ -340,7 +402,7 @@ impl Cluster {
 
     /// Says, if that is why the member `number` could not be reached, that it is of another cluster now.
     pub(super) fn note_unreached(&self, number: u64, address: &str, error: &io::Error) {
-        if !tls::is_of_another(error) {
+        if !tls::is_of_another_authority(error) {
             return;
         }
         let mut estranged = self.estranged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -353,7 +415,8 @@ impl Cluster {
             node = format!("{number:016x}"),
             address,
             "the node at this address is not of this cluster any more: the cluster was recovered without this node, or \
-             something else answers there; if it was recovered, stop this node, empty its data folder, and let it join anew"
+             something else answers there, or the node authority was exchanged while this node was away; in the last case \
+             unseal it, else stop this node, empty its data folder, and let it join anew"
         );
     }
 
@@ -381,6 +444,19 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl File {
+    /// Writes the file with a change; does nothing where there is none.
+    fn change(folder: &Path, change: impl FnOnce(&mut Self)) -> Result<(), ClusterError> {
+        let Some(mut file) = Self::read(folder)? else { return Ok(()) };
+        change(&mut file);
+        file.write(folder)
+    }
+
+    fn write(&self, folder: &Path) -> Result<(), ClusterError> {
+        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        let path = folder.join(FILE);
+        files::write_private(&path, &text).map_err(|source| ClusterError::File { path, source })
+    }
+
     fn read(folder: &Path) -> Result<Option<Self>, ClusterError> {
         let path = folder.join(FILE);
         let text = match fs::read(&path) {
@@ -428,21 +504,23 @@ pub fn refuse_unfinished(data: &Path) -> Result<(), ClusterError> {
     )))
 }
 
-/// Notes in the folder that the node is one of `cluster`, let in with the token of this id.
+/// Notes in the folder that the node is one of a cluster, as which incarnation, and which token let it in.
 ///
 /// # Errors
 /// The file cannot be written.
 pub(super) fn write_state(
     folder: &Path,
-    cluster: Id,
+    (cluster, incarnation): (Id, u64),
     port: Option<u16>,
     token: Option<Id>,
 ) -> Result<(), ClusterError> {
     let joined_with = token.map(|token| hex::encode(token.0));
-    let file = File { format: 1, cluster: cluster.to_uuid(), joined_with, port };
-    let text = serde_json::to_vec_pretty(&file).unwrap_or_default();
-    let path = folder.join(FILE);
-    files::write_private(&path, &text).map_err(|source| ClusterError::File { path, source })
+    let file = File { format: 1, cluster: cluster.to_uuid(), incarnation, starts: Vec::new(), joined_with, port };
+    file.write(folder)
+}
+
+const fn first() -> u64 {
+    FIRST_INCARNATION
 }
 
 /// Makes a folder of the node.

@@ -11,16 +11,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keyward_model::event::EventKind;
 use keyward_model::{Id, SecretBytes};
+use keyward_raft::Member;
 use rustls_pki_types::CertificateDer;
 
 use super::authority::{self, Authority, AuthorityError, Subject, names_of};
 use super::certificate::Applicant;
 use super::dialer::{DIAL_TIMEOUT, dial};
 use super::join::host::authority as signing;
+use super::node::ClusterError;
 use super::rotation;
 use super::rows::{self, NodeRow};
 use super::tls::{Lane, Trust};
-use super::wire::{self, Answer, Place, Renew, Request};
+use super::wire::{self, Answer, Place, Renew, Request, Why};
 use crate::app::Worker;
 use crate::record::Facts;
 use crate::refusal::Refusal;
@@ -28,9 +30,26 @@ use crate::seal;
 
 /// Authorities that a member can say it trusts.
 const TRUSTED_MAX: usize = 4;
+/// How often a member sends on to another one that leads.
+const HOPS_MAX: usize = 2;
 
-/// A certificate, and that of the authority which signed it.
-pub type Issued = (CertificateDer<'static>, CertificateDer<'static>);
+/// A certificate, that of the authority which signed it, and the incarnation that it is for.
+pub type Issued = (CertificateDer<'static>, CertificateDer<'static>, u64);
+
+/// What becomes of a member's wish for a certificate.
+#[derive(Debug)]
+pub enum Issuing {
+    /// It has one.
+    Issued(Issued),
+    /// It is no member.
+    Stranger,
+    /// Another process is this member by now.
+    Copied,
+}
+
+/// What a process says whose place was taken.
+const COPIED: &str = "another process was started with a copy of this node's data folder, or this one was put back to an older \
+                      state: only the last one that was started is the node; empty this folder if it is the copy";
 
 /// Makes this node one of several, if it is alone: opens its port, and writes what the others need to know of it. Done on
 /// the leader, before the first join token.
@@ -73,11 +92,12 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
             seal::bind_key_file(draft, cluster.node())?;
             let Place { name, node_address, api_address } = place.clone();
             let before = rows::draft_node(draft, number)?;
-            let (joined, replaces) = before.map_or((draft.now(), None), |row| (row.joined, row.replaces));
+            let (joined, replaces) = before.as_ref().map_or((draft.now(), None), |row| (row.joined, row.replaces));
             let row = NodeRow {
                 node: cluster.node(),
                 name,
-                incarnation: cluster.incarnation(),
+                incarnation: before.as_ref().map_or_else(|| cluster.incarnation(), |row| row.incarnation),
+                start: before.and_then(|row| row.start),
                 node_address,
                 api_address,
                 joined,
@@ -92,47 +112,49 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
     establish(worker, applicant, (leaf, authority.certificate().clone()), &trusted)
 }
 
-/// What the leader gives the member `number`: a certificate over the key in `csr`, and the authority's. `None` if it is no
-/// member.
+/// What the leader gives the member `number` that says `said`: a certificate over the key in `csr`.
 ///
 /// # Errors
 /// A request that is none, sealed, or nothing can be written.
-pub async fn issue(
-    worker: &Worker,
-    number: u64,
-    csr: &[u8],
-    place: &Place,
-    trusts: &[String],
-) -> Result<Option<Issued>, Refusal> {
+pub async fn issue(worker: &Worker, number: u64, csr: &[u8], said: &Renew) -> Result<Issuing, Refusal> {
     let app = &worker.app;
-    let Some(row) = rows::node(worker.reader(), number)? else { return Ok(None) };
+    let Some(row) = rows::node(worker.reader(), number)? else { return Ok(Issuing::Stranger) };
+    let Some(incarnation) = row.incarnation_for(said.incarnation, said.start.as_deref(), &said.before) else {
+        return Ok(Issuing::Copied);
+    };
     let installation = seal::installation(worker.reader())?.ok_or(Refusal::Sealed)?;
     let authority = signing(worker)?;
-    let mut names = names_of(authority.certificate(), &[]);
-    names.extend(trusts.iter().take(TRUSTED_MAX).filter(|name| **name != names[0]).cloned().collect::<Vec<_>>());
-    let subject = Subject { cluster: installation.cluster, node: row.node, number, incarnation: row.incarnation };
+    let mut trusts = names_of(authority.certificate(), &[]);
+    let others = said.trusts.iter().take(TRUSTED_MAX).filter(|name| **name != trusts[0]);
+    let others: Vec<String> = others.cloned().collect();
+    trusts.extend(others);
+    let subject = Subject { cluster: installation.cluster, node: row.node, number, incarnation };
     let leaf = authority.issue(csr, subject, app.barrier.now().seconds()).map_err(|error| match error {
         AuthorityError::Request(_) => Refusal::malformed(error.to_string()),
         other => Refusal::internal(other.to_string()),
     })?;
     let (request, intent) = intent(worker);
-    let (is_member, _) = app
+    let (is_written, _) = app
         .barrier
         .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
-            let Some(row) = rows::draft_node(draft, number)? else { return Ok(false) };
+            // Two may ask as one member: the second one finds that the first was here.
+            let row = rows::draft_node(draft, number)?;
+            let next = |row: &NodeRow| row.incarnation_for(said.incarnation, said.start.as_deref(), &said.before);
+            let Some(row) = row.filter(|row| next(row) == Some(incarnation)) else { return Ok(false) };
             let stays = |other: &u64| *other != number && row.replaces != Some(*other);
-            if rows::draft_at(draft, &place.node_address)?.iter().any(|(other, _)| stays(other)) {
+            if rows::draft_at(draft, &said.place.node_address)?.iter().any(|(other, _)| stays(other)) {
                 return Err(Refusal::malformed("another member is reached at this address"));
             }
-            let Place { name, node_address, api_address } = place.clone();
+            let Place { name, node_address, api_address } = said.place.clone();
             let certificate_until = draft.now().plus_seconds(app.config.cluster.certificate_s);
-            let trusts = names.clone();
-            let row = NodeRow { name, node_address, api_address, certificate_until, trusts, ..row };
+            let (start, trusts) = (said.start.clone().or(row.start), trusts.clone());
+            let row = NodeRow { name, node_address, api_address, certificate_until, incarnation, start, trusts, ..row };
             rows::put_node(draft, number, &row)?;
             Ok(true)
         })
         .await?;
-    Ok(is_member.then(|| (leaf, authority.certificate().clone())))
+    let issued = Issuing::Issued((leaf, authority.certificate().clone(), incarnation));
+    Ok(if is_written { issued } else { Issuing::Copied })
 }
 
 /// Whether this node needs a new certificate, or has to tell the others that it moved.
@@ -147,7 +169,10 @@ pub fn is_due(worker: &Worker) -> bool {
             Place { name, node_address, api_address } != place
         })
     };
-    trust.held().is_due(app.barrier.now().seconds()) || moved() || rotation::is_behind(worker)
+    trust.held().is_due(app.barrier.now().seconds())
+        || moved()
+        || rotation::is_behind(worker)
+        || !app.cluster.has_incarnation()
 }
 
 /// Gets a new certificate for this node: from the leader, or, where that cannot be and time presses, from itself.
@@ -160,14 +185,16 @@ pub async fn renew(worker: &Worker) -> Result<(), Refusal> {
     let Some(trust) = app.cluster.trust() else { return Ok(()) };
     let applicant = Applicant::new().map_err(|error| Refusal::internal(error.to_string()))?;
     let place = app.cluster.place(app.address())?;
+    let keep = |error: ClusterError| Refusal::Unavailable(error.to_string().into());
+    let (incarnation, start, before) = app.cluster.asks_with().map_err(keep)?;
     let trusts = names_of(&trust.issuer(), trust.trusted());
+    let said = Renew { csr: STANDARD.encode(applicant.csr()), trusts, incarnation, start, before, place };
     let leadership = *app.barrier.node().leadership().borrow();
-    let issued = if leadership.leads {
-        issue(worker, app.cluster.number(), applicant.csr(), &place, &trusts).await?
+    let issuing = if leadership.leads {
+        issue(worker, app.cluster.number(), applicant.csr(), &said).await?
     } else {
-        let csr = STANDARD.encode(applicant.csr());
-        match ask_leader(worker, leadership.leader, Renew { csr, trusts, place }).await {
-            Ok(issued) => Some(issued),
+        match ask_leader(worker, leadership.leader, &said).await {
+            Ok(issuing) => issuing,
             Err(error) if presses(worker, &trust) && !app.barrier.is_sealed() => {
                 tracing::info!(error = %error, "no leader gives a certificate in time: this node signs for itself");
                 alone(worker, &applicant)?
@@ -177,9 +204,27 @@ pub async fn renew(worker: &Worker) -> Result<(), Refusal> {
             }
         }
     };
-    let issued = issued.ok_or_else(|| Refusal::Unavailable("this node is not a member (any more)".into()))?;
+    let (leaf, ca, given) = match issuing {
+        Issuing::Issued(issued) => issued,
+        Issuing::Stranger => return Err(Refusal::Unavailable("this node is not a member (any more)".into())),
+        Issuing::Copied => {
+            app.fail(COPIED);
+            return Ok(());
+        }
+    };
     let trusted = rotation::trusted(worker)?.unwrap_or_else(|| trust.trusted().to_vec());
-    establish(worker, applicant, issued, &trusted)
+    establish(worker, applicant, (leaf, ca), &trusted)?;
+    // Signed for itself, it has asked nobody which incarnation it is.
+    if given > incarnation || said.start.is_none() { app.cluster.incarnate(given).map_err(keep) } else { Ok(()) }
+}
+
+/// Stops this node if another process is it by now. Its row says so as soon as that one has its incarnation.
+pub fn give_way(worker: &Worker) {
+    let cluster = &worker.app.cluster;
+    let row = rows::node(worker.reader(), cluster.number()).ok().flatten();
+    if cluster.has_incarnation() && row.is_some_and(|row| row.incarnation > cluster.incarnation()) {
+        worker.app.fail(COPIED);
+    }
 }
 
 /// Whether this node cannot wait for somebody else to sign: its certificate ends, or nobody takes it any more.
@@ -188,26 +233,53 @@ fn presses(worker: &Worker, trust: &Trust) -> bool {
 }
 
 /// A certificate that this node gives itself, if it is a member as far as it knows.
-fn alone(worker: &Worker, applicant: &Applicant) -> Result<Option<Issued>, Refusal> {
+fn alone(worker: &Worker, applicant: &Applicant) -> Result<Issuing, Refusal> {
     let app = &worker.app;
-    let Some(row) = rows::node(worker.reader(), app.cluster.number())? else { return Ok(None) };
+    let Some(row) = rows::node(worker.reader(), app.cluster.number())? else { return Ok(Issuing::Stranger) };
     let installation = seal::installation(worker.reader())?.ok_or(Refusal::Sealed)?;
     let subject = Subject { incarnation: row.incarnation, ..app.cluster.subject(installation.cluster) };
     let authority = signing(worker)?;
     let leaf = authority.issue(applicant.csr(), subject, app.barrier.now().seconds());
     let leaf = leaf.map_err(|error| Refusal::internal(error.to_string()))?;
-    Ok(Some((leaf, authority.certificate().clone())))
+    Ok(Issuing::Issued((leaf, authority.certificate().clone(), app.cluster.incarnation())))
 }
 
-async fn ask_leader(worker: &Worker, leader: Option<u64>, renew: Renew) -> io::Result<Issued> {
+/// Asks the leader, or, where none is known, whoever answers: a copy of a node that runs elsewhere hears of no leader.
+async fn ask_leader(worker: &Worker, leader: Option<u64>, said: &Renew) -> io::Result<Issuing> {
     let app = &worker.app;
-    let members = app.barrier.node().members();
-    let leader = leader.and_then(|leader| members.into_iter().find(|member| member.node == leader));
-    let leader = leader.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "no node leads"))?;
-    let trust = app.cluster.trust().ok_or_else(|| io::Error::other("this node is alone"))?;
-    let mut stream = dial(&trust, Lane::Renew, leader.node, &leader.address).await?;
+    let mut others = app.barrier.node().members();
+    others.retain(|member| member.node != app.cluster.number());
+    let mut last = io::Error::new(io::ErrorKind::NotConnected, "no other member answers");
+    for first in others.iter().filter(|member| leader.is_none_or(|leader| leader == member.node)) {
+        let mut asked = first;
+        for _ in 0..HOPS_MAX {
+            match ask(worker, asked, said).await {
+                Ok(Reply::Issuing(issuing)) => return Ok(issuing),
+                Ok(Reply::Elsewhere(address)) => match others.iter().find(|member| member.address == address) {
+                    Some(leads) => asked = leads,
+                    None => break,
+                },
+                Err(error) => {
+                    last = error;
+                    break;
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+/// What one member says.
+enum Reply {
+    Issuing(Issuing),
+    Elsewhere(String),
+}
+
+async fn ask(worker: &Worker, member: &Member, said: &Renew) -> io::Result<Reply> {
+    let trust = worker.app.cluster.trust().ok_or_else(|| io::Error::other("this node is alone"))?;
+    let mut stream = dial(&trust, Lane::Renew, member.node, &member.address).await?;
     let exchange = async {
-        let message = Request::renew(&renew)?;
+        let message = Request::renew(said)?;
         wire::send(&mut stream, &message).await?;
         let answer: SecretBytes = wire::receive(&mut stream).await?;
         Answer::decode(&answer)
@@ -215,13 +287,16 @@ async fn ask_leader(worker: &Worker, leader: Option<u64>, renew: Renew) -> io::R
     match tokio::time::timeout(DIAL_TIMEOUT, exchange).await.map_err(|_| io::ErrorKind::TimedOut)?? {
         Answer::Welcome(welcome) => {
             let der = |text: &str| STANDARD.decode(text).map(CertificateDer::from).map_err(io::Error::other);
-            let issued = (der(&welcome.certificate)?, der(&welcome.authority)?);
-            let is_trusted = trust.trusted().contains(&issued.1);
-            is_trusted
-                .then_some(issued)
-                .ok_or_else(|| io::Error::other("an authority signed that this node does not trust"))
+            let issued = (der(&welcome.certificate)?, der(&welcome.authority)?, welcome.incarnation);
+            if trust.trusted().contains(&issued.1) {
+                Ok(Reply::Issuing(Issuing::Issued(issued)))
+            } else {
+                Err(io::Error::other("an authority signed that this node does not trust"))
+            }
         }
-        Answer::Elsewhere { .. } => Err(io::Error::other("the leader changed meanwhile")),
+        Answer::Elsewhere { node_address } => Ok(Reply::Elsewhere(node_address)),
+        Answer::Refused { why: Why::Stranger, .. } => Ok(Reply::Issuing(Issuing::Stranger)),
+        Answer::Refused { why: Why::Copied, .. } => Ok(Reply::Issuing(Issuing::Copied)),
         Answer::Refused { text, .. } => Err(io::Error::other(text)),
     }
 }
@@ -229,7 +304,7 @@ async fn ask_leader(worker: &Worker, leader: Option<u64>, renew: Renew) -> io::R
 fn establish(
     worker: &Worker,
     applicant: Applicant,
-    (leaf, ca): Issued,
+    (leaf, ca): (CertificateDer<'static>, CertificateDer<'static>),
     trusted: &[CertificateDer<'static>],
 ) -> Result<(), Refusal> {
     let file = applicant.file(&leaf);

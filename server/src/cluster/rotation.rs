@@ -164,6 +164,7 @@ mod tests {
             node: Id([1; 16]),
             name: "n".into(),
             incarnation: 1,
+            start: None,
             node_address: "h:1".into(),
             api_address: String::new(),
             joined: Timestamp(0),

@@ -50,8 +50,11 @@ pub struct NodeRow {
     pub node: Id,
     /// What people call it.
     pub name: String,
-    /// How many times it was set up anew.
+    /// How many times it was started.
     pub incarnation: u64,
+    /// What the start drew that got this incarnation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
     /// Host and port where other nodes reach it.
     pub node_address: String,
     /// URL where clients reach it.
@@ -72,6 +75,22 @@ pub struct NodeRow {
 }
 
 impl NodeRow {
+    /// The incarnation of a node that says it has `incarnation`, after the next one was given to `start` if it has none yet;
+    /// `before` are starts of it that did not hear theirs. `None`: another process has a later one, so whatever asks is a copy
+    /// of it, or was put back to an older state.
+    pub fn incarnation_for(&self, incarnation: u64, start: Option<&str>, before: &[String]) -> Option<u64> {
+        let holder = self.start.as_ref();
+        if start.is_some() && holder.map(String::as_str) == start {
+            return Some(self.incarnation); // it did not hear the answer
+        }
+        let is_next = incarnation == self.incarnation || holder.is_some_and(|holder| before.contains(holder));
+        match start {
+            Some(_) if is_next => Some(self.incarnation + 1),
+            None if incarnation == self.incarnation => Some(incarnation),
+            _ => None,
+        }
+    }
+
     /// Until when the node may come up, if it was let in and not heard of yet; `arrive_s` is how long it may take.
     pub fn awaited_until(&self, arrive_s: u64) -> Option<Timestamp> {
         let patience_s = i64::try_from(arrive_s).unwrap_or(i64::MAX);
@@ -334,5 +353,35 @@ pub(in crate::cluster) mod uuid {
 
     pub(in crate::cluster) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Id, D::Error> {
         Id::from_uuid(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("not an id"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_that_say_they_are_one_node_the_later_start_is_it() {
+        let mut row = NodeRow {
+            node: Id([1; 16]),
+            name: "n".into(),
+            incarnation: 5,
+            start: Some("e".into()),
+            node_address: "h:1".into(),
+            api_address: String::new(),
+            joined: Timestamp(0),
+            certificate_until: Timestamp(0),
+            replaces: None,
+            request: None,
+            trusts: Vec::new(),
+        };
+        assert_eq!(row.incarnation_for(5, None, &[]), Some(5), "it has it, and renews");
+        assert_eq!(row.incarnation_for(5, Some("f"), &[]), Some(6), "the next start");
+        (row.incarnation, row.start) = (6, Some("f".into()));
+        assert_eq!(row.incarnation_for(5, Some("f"), &[]), Some(6), "the answer was lost");
+        assert_eq!(row.incarnation_for(5, Some("g"), &["f".into()]), Some(7), "and so was the process");
+        assert_eq!(row.incarnation_for(5, Some("h"), &[]), None, "a copy from before, or an older state");
+        assert_eq!(row.incarnation_for(5, None, &[]), None, "whose place was taken");
+        assert_eq!(row.incarnation_for(9, Some("h"), &[]), None, "one that knows more than there is");
     }
 }

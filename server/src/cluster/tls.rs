@@ -230,6 +230,12 @@ pub fn is_of_another(error: &io::Error) -> bool {
     )
 }
 
+/// Whether a handshake failed because whoever answered is of an authority that this node does not know.
+pub fn is_of_another_authority(error: &io::Error) -> bool {
+    let shown = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(shown, Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)))
+}
+
 /// Certificates of a chain that are looked at for the pinned authority. Ours have one.
 const CHAIN_MAX: usize = 4;
 

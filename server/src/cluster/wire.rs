@@ -81,8 +81,14 @@ pub struct Renew {
     /// PKCS #10 request, base64.
     pub csr: String,
     /// The hashes, in hex, of the authorities that it trusts.
-    #[serde(default)]
     pub trusts: Vec<String>,
+    /// The incarnation that it has.
+    pub incarnation: u64,
+    /// Drawn for this start, which has no incarnation of its own yet: it wants the next one. The same one again is the same
+    /// start, which did not hear the answer.
+    pub start: Option<String>,
+    /// What starts before this one drew that did not hear an answer.
+    pub before: Vec<String>,
     /// How it is called and reached now.
     #[serde(flatten)]
     pub place: Place,
@@ -116,8 +122,9 @@ pub struct Welcome {
     /// The certificate of the node authority that signed it, DER in base64.
     pub authority: String,
     /// Others that members trust at the moment, for a new member.
-    #[serde(default)]
     pub trusted: Vec<String>,
+    /// The incarnation that it has from now on.
+    pub incarnation: u64,
     /// Whether the node has a key-file seal of its own now.
     pub unseals: bool,
     /// The local CA of the API, if there is one: clients trust one for all nodes.
@@ -160,6 +167,8 @@ pub enum Why {
     Busy,
     /// Not a member.
     Stranger,
+    /// A copy of the node's data folder was started since.
+    Copied,
 }
 
 impl Request {

@@ -31,6 +31,8 @@ use crate::seal;
 const EVERY: Duration = Duration::from_millis(250);
 /// Pause before something that failed is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Pause where there was no leader to ask.
+const LEADER_AFTER: Duration = Duration::from_secs(1);
 /// Entries that a node may be behind and still counts as keeping up.
 const LAG_MAX: u64 = 1024;
 /// Silence after which it does not.
@@ -115,13 +117,18 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
         }
     }
     may_lead(worker, memory, now).await;
+    renewal::give_way(worker);
     if let Err(refusal) = rotation::follow(worker) {
         tracing::warn!(?refusal, "the node authorities to trust are looked at again in a moment");
     }
     if passed(memory.renew_after) && renewal::is_due(worker) {
         memory.renew_after = Some(now + AGAIN_AFTER);
         if let Err(refusal) = renewal::renew(worker).await {
-            tracing::warn!(?refusal, "the certificate of this node is renewed later");
+            if worker.app.barrier.node().leadership().borrow().leader.is_none() {
+                memory.renew_after = Some(now + LEADER_AFTER);
+            } else {
+                tracing::warn!(?refusal, "the certificate of this node is renewed later");
+            }
         }
     }
     if !worker.app.barrier.node().leadership().borrow().leads {
@@ -336,6 +343,7 @@ mod tests {
             node: Id([u8::try_from(number).unwrap(); 16]),
             name: "n".into(),
             incarnation: 1,
+            start: None,
             node_address: address.into(),
             api_address: String::new(),
             joined: Timestamp(0),

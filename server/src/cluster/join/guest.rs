@@ -195,7 +195,7 @@ fn keep(
     certificate::keep(&folder, &file)?;
     let port = place.node_address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     let port = port.filter(|_| config.cluster.advertise.is_none());
-    node::write_state(&folder, token.cluster, port, Some(token.id))?;
+    node::write_state(&folder, (token.cluster, identity::FIRST_INCARNATION), port, Some(token.id))?;
     pending::forget(&config.data).map_err(at(&folder))
 }
 

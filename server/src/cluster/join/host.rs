@@ -17,10 +17,11 @@ use crate::app::Worker;
 use crate::cluster::authority::{Authority, AuthorityError, Subject, names_of};
 use crate::cluster::join::guest::wrong_name;
 use crate::cluster::listener::JoiningConnection;
+use crate::cluster::renewal::{self, Issuing};
+use crate::cluster::rotation;
 use crate::cluster::rows::{self, MEMBERS_MAX, NodeRow, TokenRow};
 use crate::cluster::token::{EXPORTER, ProofKey};
 use crate::cluster::wire::{self, Answer, ApiAuthority, Join, Place, Renew, Request, Welcome, Why};
-use crate::cluster::{renewal, rotation};
 use crate::config::{Tls, is_host_and_port, is_node_name};
 use crate::identity::{FIRST_INCARNATION, raft_id};
 use crate::record::Facts;
@@ -210,6 +211,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
                 node,
                 name,
                 incarnation: said.incarnation,
+                start: None,
                 node_address,
                 api_address,
                 joined: draft.now(),
@@ -232,6 +234,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
         certificate: STANDARD.encode(&leaf),
         authority: STANDARD.encode(authority.certificate()),
         trusted: trusted.iter().map(|ca| STANDARD.encode(ca)).collect(),
+        incarnation: said.incarnation,
         unseals,
         api_authority: api_authority(worker),
     })))
@@ -324,15 +327,23 @@ async fn renew(worker: &Worker, peer: u64, body: &SecretBytes) -> Answer {
     if !fits(&said.place) {
         return Answer::refused(Why::Request, "name or address of the node are not well formed");
     }
-    match renewal::issue(worker, peer, &csr, &said.place, &said.trusts).await {
-        Ok(Some((leaf, authority))) => Answer::Welcome(Box::new(Welcome {
+    match renewal::issue(worker, peer, &csr, &said).await {
+        Ok(Issuing::Issued((leaf, authority, incarnation))) => Answer::Welcome(Box::new(Welcome {
             certificate: STANDARD.encode(&leaf),
             authority: STANDARD.encode(&authority),
             trusted: Vec::new(),
+            incarnation,
             unseals: false,
             api_authority: None,
         })),
-        Ok(None) => Answer::refused(Why::Stranger, "this node is not a member (any more)"),
+        Ok(Issuing::Stranger) => Answer::refused(Why::Stranger, "this node is not a member (any more)"),
+        Ok(Issuing::Copied) => {
+            tracing::error!(
+                node = format!("{peer:016x}"),
+                "a copy of a member's data folder was started, or one that was put back to an older state: it is refused"
+            );
+            Answer::refused(Why::Copied, "a later start of this node is known")
+        }
         Err(refusal) => busy(&refusal),
     }
 }
