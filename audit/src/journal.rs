@@ -10,6 +10,8 @@ mod recover;
 
 mod filler;
 
+mod shared_flush;
+
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -26,6 +28,8 @@ use crate::record::Batch;
 pub use recover::Cut;
 
 use disk::{Disk, Segment, sync_dir};
+pub use shared_flush::Flushed;
+use shared_flush::Queue;
 
 /// The size that a segment grows to, in bytes, unless told otherwise.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -89,6 +93,7 @@ pub enum JournalError {
 pub struct Journal {
     shared: Arc<Shared>,
     filler: Option<JoinHandle<()>>,
+    flusher: Option<JoinHandle<()>>,
     node: Id,
     cut: Option<Cut>,
     /// Held for as long as the journal is open.
@@ -117,6 +122,7 @@ struct Shared {
     work: Condvar,
     /// The filler has done something.
     filled: Condvar,
+    queue: Queue,
     poisoned: AtomicBool,
 }
 
@@ -172,13 +178,16 @@ impl Journal {
             }),
             work: Condvar::new(),
             filled: Condvar::new(),
+            queue: Queue::default(),
             poisoned: AtomicBool::new(false),
         });
-        let filler = {
+        let thread = |name: &str, work: fn(&Shared)| {
             let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name("audit-fill".into()).spawn(move || shared.fill_ahead()).map_err(failed)?
+            std::thread::Builder::new().name(name.into()).spawn(move || work(&shared)).map(Some).map_err(failed)
         };
-        Ok(Self { shared, filler: Some(filler), node, cut: recovered.cut, _lock: lock })
+        let filler = thread("audit-fill", Shared::fill_ahead)?;
+        let flusher = thread("audit-flush", Shared::flush_for_all)?;
+        Ok(Self { shared, filler, flusher, node, cut: recovered.cut, _lock: lock })
     }
 
     /// An empty batch for this journal.
@@ -202,6 +211,23 @@ impl Journal {
         }
         batch.clear();
         Ok(())
+    }
+
+    /// As [`Journal::append`], for a caller who has other work meanwhile: the journal's own thread flushes, once for all who
+    /// wait. The batch is empty when this comes back; its records are durable when the answer does.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub fn append_shared(&self, batch: &mut Batch) -> Result<Flushed, JournalError> {
+        if batch.is_empty() {
+            return Ok(self.shared.no_ticket());
+        }
+        self.shared.write(batch)?;
+        batch.clear();
+        Ok(match self.shared.durability {
+            Durability::Fsync => self.shared.ticket(),
+            Durability::Kernel => self.shared.no_ticket(),
+        })
     }
 
     /// As [`Journal::append`], without waiting for the disk: for records whose loss in a power cut can be made good from
@@ -315,8 +341,9 @@ impl Drop for Journal {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
         self.shared.work.notify_all();
-        if let Some(filler) = self.filler.take() {
-            drop(filler.join());
+        self.shared.queue.stop();
+        for thread in [self.filler.take(), self.flusher.take()].into_iter().flatten() {
+            drop(thread.join());
         }
         if !self.shared.poisoned.load(Ordering::Acquire) {
             let state = self.shared.lock();
@@ -395,13 +422,13 @@ impl Shared {
         let restored = (self.disk)
             .write_zeros(&state.segment.file, state.end, state.end + zeros)
             .map_err(|(_, error)| error)
-            .and_then(|()| if written > zeros { state.segment.file.set_len(state.filled) } else { Ok(()) })
-            // Or a power cut might leave a page of this batch among those of the next.
-            .and_then(|()| if written > 0 { self.disk.flush(&state.segment.file) } else { Ok(()) });
-        match restored {
-            Ok(()) => JournalError::Full,
-            Err(error) => self.poison(error),
+            .and_then(|()| if written > zeros { state.segment.file.set_len(state.filled) } else { Ok(()) });
+        if let Err(error) = restored {
+            return self.poison(error);
         }
+        // Or a power cut might leave a page of this batch among those of the next.
+        let flushed = if written > 0 { self.sync_segment(&state.segment) } else { Ok(()) };
+        flushed.err().unwrap_or(JournalError::Full)
     }
 
     /// Closes the segment with a checkpoint, so that each segment can be judged alone, and begins the next.
@@ -449,6 +476,7 @@ impl Shared {
     fn poison(&self, error: io::Error) -> JournalError {
         self.poisoned.store(true, Ordering::Release);
         self.work.notify_all();
+        self.queue.call();
         JournalError::Fatal(Arc::new(error))
     }
 

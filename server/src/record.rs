@@ -163,6 +163,8 @@ pub struct Recorder {
     batch: RefCell<Batch>,
     flight: RefCell<Rc<Flight>>,
     scheduled: Cell<bool>,
+    /// Flushes that this worker waits for.
+    flushing: Cell<u32>,
 }
 
 /// The requests that wait for the same flush.
@@ -182,6 +184,7 @@ impl Recorder {
             batch: RefCell::new(journal_batch),
             flight: RefCell::new(Rc::new(Flight::default())),
             scheduled: Cell::new(false),
+            flushing: Cell::new(0),
         })
     }
 
@@ -195,7 +198,7 @@ impl Recorder {
         let flight = Rc::clone(&self.flight.borrow());
         if !self.scheduled.replace(true) {
             let recorder = Rc::clone(self);
-            tokio::task::spawn_local(async move { recorder.flush() });
+            tokio::task::spawn_local(async move { recorder.flush().await });
         }
         poll_fn(move |context| match flight.done.get() {
             Some(true) => Poll::Ready(Ok(Receipt(()))),
@@ -207,11 +210,10 @@ impl Recorder {
         })
     }
 
-    fn flush(&self) {
+    async fn flush(&self) {
         self.scheduled.set(false);
         let flight = self.flight.replace(Rc::default());
-        let mut batch = self.batch.borrow_mut();
-        let durable = match self.journal.append(&mut batch) {
+        let durable = match self.append().await {
             Ok(()) => true,
             Err(JournalError::Fatal(error)) => {
                 self.failure.stop(&format!("the audit journal could not be flushed: {error}"));
@@ -222,11 +224,31 @@ impl Recorder {
                 false
             }
         };
-        batch.clear();
         flight.done.set(Some(durable));
         for waker in flight.waiting.take() {
             waker.wake();
         }
+    }
+
+    /// A record that is alone is flushed here, since handing it over takes as long as the flush. Where there are several,
+    /// this thread has more to do than to wait for the disk.
+    async fn append(&self) -> Result<(), JournalError> {
+        let flushed = {
+            let mut batch = self.batch.borrow_mut();
+            let alone = batch.len() == 1 && self.flushing.get() == 0;
+            let appended = if alone {
+                self.journal.append(&mut batch).map(|()| None)
+            } else {
+                self.journal.append_shared(&mut batch).map(Some)
+            };
+            batch.clear();
+            appended?
+        };
+        let Some(flushed) = flushed else { return Ok(()) };
+        self.flushing.set(self.flushing.get() + 1);
+        let flushed = flushed.await;
+        self.flushing.set(self.flushing.get() - 1);
+        flushed
     }
 }
 

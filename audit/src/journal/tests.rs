@@ -241,6 +241,80 @@ fn a_failed_flush_is_final() {
     assert!(matches!(journal.sync(), Err(JournalError::Fatal(_))));
 }
 
+/// Waits on this thread.
+fn wait(flushed: Flushed) -> Result<(), JournalError> {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::task::Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut flushed = std::pin::pin!(flushed);
+    loop {
+        match flushed.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(result) => return result,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+fn append_shared(journal: &Journal, events: u64) -> Flushed {
+    let mut batch = journal.batch();
+    (0..events).for_each(|n| batch.push(&read_event(n)));
+    let flushed = journal.append_shared(&mut batch).unwrap();
+    assert!(batch.is_empty());
+    flushed
+}
+
+#[test]
+fn many_share_a_flush_and_each_is_told() {
+    let dir = TempDir::new().unwrap();
+    // Small segments: some are closed while somebody waits for them.
+    let journal = open_with(dir.path(), 16 << 10, Durability::Fsync).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..50).for_each(|_| wait(append_shared(&journal, 2)).unwrap()));
+        }
+        scope.spawn(|| (0..50).for_each(|_| append(&journal, 1)));
+    });
+    // Who does not wait does not keep it from ending either.
+    drop(append_shared(&journal, 1));
+    drop(journal);
+    assert!(segments(dir.path()).len() > 2);
+    assert_eq!(whole(dir.path()), 4 * 50 * 2 + 50 + 1);
+}
+
+#[test]
+fn a_failed_flush_is_told_to_all_who_share_it() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(dir.path());
+    wait(append_shared(&journal, 1)).unwrap();
+    journal.shared.disk.faults.flush_fails.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut batch = journal.batch();
+                batch.push(&read_event(1));
+                let told = journal.append_shared(&mut batch).and_then(wait);
+                assert!(matches!(told, Err(JournalError::Fatal(_))), "{told:?}");
+            });
+        }
+    });
+    journal.shared.disk.faults.flush_fails.store(false, Ordering::SeqCst);
+    let mut batch = journal.batch();
+    batch.push(&read_event(2));
+    assert!(matches!(journal.append_shared(&mut batch), Err(JournalError::Fatal(_))));
+}
+
+#[test]
+fn without_fsync_nobody_waits_for_the_disk() {
+    let dir = TempDir::new().unwrap();
+    let journal = open_with(dir.path(), SEGMENT_BYTES, Durability::Kernel).unwrap();
+    journal.shared.disk.faults.flush_fails.store(true, Ordering::SeqCst);
+    wait(append_shared(&journal, 3)).unwrap();
+}
+
 #[test]
 fn the_last_index_is_found_again() {
     let dir = TempDir::new().unwrap();
