@@ -156,6 +156,9 @@ impl Facts {
     }
 }
 
+/// Records that share one flush, give or take those of one turn; more would only make the first of them wait.
+const SHARED_MAX: usize = 32;
+
 /// Appends the records of one worker: all of one event-loop turn with one write and one flush.
 pub struct Recorder {
     journal: Arc<Journal>,
@@ -211,6 +214,12 @@ impl Recorder {
     }
 
     async fn flush(&self) {
+        let mut seen = 0;
+        // As long as each look at the event loop brings more, those share the flush.
+        while (seen + 1..SHARED_MAX).contains(&self.batch.borrow().len()) {
+            seen = self.batch.borrow().len();
+            tokio::task::yield_now().await;
+        }
         self.scheduled.set(false);
         let flight = self.flight.replace(Rc::default());
         let durable = match self.append().await {
