@@ -81,11 +81,12 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
     }
     let worker = context.worker;
     let app = &worker.app;
+    // A node that was alone has a row from here on, and may be the one that is to be replaced.
+    renewal::found(worker).await?;
     let replaces = match context.params.string("replace")?.filter(|node| !node.is_empty()) {
         None => None,
         Some(node) => Some(to_replace(context, &node)?),
     };
-    renewal::found(worker).await?;
     let keys = context.keys()?;
     let installation = seal::installation(context.reader())?.ok_or(Refusal::Sealed)?;
     let trust = app.cluster.trust().ok_or_else(|| Refusal::internal("a cluster without a certificate"))?;
