@@ -374,6 +374,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Fault> {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Some(Fault::ConnectionRefused),
         io::ErrorKind::TimedOut => Some(Fault::Timeout),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Some(Fault::NoRoute),
         _ => None,
     }
 }

@@ -47,6 +47,8 @@ pub(crate) enum Fault {
     UnknownHost,
     /// No answer in time.
     Timeout,
+    /// There is no way to the machine, or it does not answer at all.
+    NoRoute,
     /// The certificate is signed by nobody we know.
     UnknownAuthority,
     /// The certificate is for another name.
@@ -150,6 +152,7 @@ impl Unreachable {
             ),
             Fault::UnknownHost => (format!("cannot find the host of {address}"), vec![from]),
             Fault::Timeout => (format!("{address} gave no answer in time"), vec![from]),
+            Fault::NoRoute => (format!("there is no way to the machine of {address}"), vec![from]),
             Fault::UnknownAuthority => {
                 (format!("the certificate of {address} is signed by an authority that is not known here"), vec![ca])
             }

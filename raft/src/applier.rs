@@ -297,9 +297,10 @@ impl Applier {
     }
 
     /// Whether somebody will need entries up to `upto`, and may have them. WHY: without them it would need another snapshot
-    /// as soon as it has this one, and so on for as long as much is written.
+    /// as soon as it has this one, and so on for as long as much is written. On a full disk nothing is, and space counts more.
     fn is_kept(&self, upto: Option<u64>) -> bool {
-        self.log.bytes() <= self.log_bytes_max.saturating_mul(KEPT_FACTOR)
+        !self.log.is_full()
+            && self.log.bytes() <= self.log_bytes_max.saturating_mul(KEPT_FACTOR)
             && self.transit.first().is_some_and(|index| upto > Some(index))
     }
 

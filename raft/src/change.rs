@@ -89,14 +89,11 @@ impl Changes {
     }
 
     pub(crate) async fn remove(&self, node: u64) -> Result<(), ChangeError> {
-        let members = members(&self.raft);
-        let Some(member) = members.iter().find(|member| member.node == node) else { return self.settle().await };
+        let Some(member) = self.member(node) else { return self.settle().await };
         let gone = BTreeSet::from([node]);
         match member.role {
             Role::Learner => self.change(ChangeMembers::RemoveNodes(gone)).await,
-            Role::Voter if members.iter().filter(|member| member.role == Role::Voter).count() == 1 => {
-                Err(ChangeError::LastVoter { node })
-            }
+            Role::Voter if self.is_only_voter() => Err(ChangeError::LastVoter { node }),
             Role::Voter if node == self.roster.node_id() => {
                 // The next leader does it, with this one no longer in a place where its going would leave a gap.
                 self.hand_over(None).await?;
@@ -115,6 +112,8 @@ impl Changes {
                 self.promote(new).await?;
                 self.remove(old).await
             }
+            // There is nobody to hand over to: the new one votes first, and then takes over.
+            (Some(Role::Voter), Some(Role::Learner)) if self.is_only_voter() => self.promote(new).await,
             (Some(Role::Voter), Some(Role::Learner)) if old == self.roster.node_id() => {
                 self.hand_over(None).await?;
                 Err(ChangeError::NotLeader { leader: self.roster.leader() })
@@ -229,6 +228,10 @@ impl Changes {
         voters.retain(|voter| voter.heard_ms.is_some_and(|ms| ms < SILENT_MS));
         voters.sort_by_key(|voter| std::cmp::Reverse(voter.matched));
         Ok(voters.into_iter().map(|voter| voter.node).collect())
+    }
+
+    fn is_only_voter(&self) -> bool {
+        members(&self.raft).iter().filter(|member| member.role == Role::Voter).count() == 1
     }
 
     fn member(&self, node: u64) -> Option<Member> {

@@ -115,7 +115,7 @@ impl Core {
             tokio::spawn(finish_changes(Arc::clone(&changes), Arc::clone(&roster))),
             tokio::spawn(step_aside(changes, Arc::clone(&roster))),
             tokio::spawn(turn_away(Arc::clone(&self.coalescer), roster)),
-            tokio::spawn(compact(raft.clone(), self.compact)),
+            tokio::spawn(compact(raft.clone(), self.compact, self.log.clone())),
         ];
         let mut proposing = tokio::spawn(propose(raft.clone(), Arc::clone(&self.coalescer), self.observer));
         let stop = stopping.await;
@@ -235,10 +235,13 @@ async fn notice_removal(board: Arc<Board>, observer: Arc<dyn Observer>) {
     observer.failed(REMOVED);
 }
 
-/// Makes the state durable when the log has grown; openraft purges the log up to there.
-async fn compact(raft: Raft<Types, Machine>, asked: Arc<Notify>) {
+/// Makes the state durable when the log has grown, or takes space that is wanted; openraft purges the log up to there.
+async fn compact(raft: Raft<Types, Machine>, asked: Arc<Notify>, log: Log) {
     loop {
-        asked.notified().await;
+        tokio::select! {
+            () = asked.notified() => {}
+            () = log.filled() => {}
+        }
         if raft.trigger().snapshot().await.is_err() {
             return;
         }

@@ -252,7 +252,8 @@ impl Node {
         self.spawn(async move { host.accept(peer, connection) });
     }
 
-    /// As [`Node::accept`], for a peer that was removed, as the state says: it is told so, and stops.
+    /// As [`Node::accept`], for a peer that was removed, as the state says: it is told so, and stops, once no membership
+    /// needs it any more.
     pub fn turn_away(&self, peer: u64, connection: Box<dyn Connection>) {
         let host = Arc::clone(&self.host);
         self.spawn(async move { host.turn_away(peer, connection) });

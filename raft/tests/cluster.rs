@@ -436,6 +436,26 @@ async fn the_log_stays_for_whoever_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_voter_is_replaced_by_one_that_votes_beside_it_first() {
+    let mut cluster = Cluster::alone(256 << 10);
+    cluster.start(2);
+    cluster.node(1).add_learner(2, "node-2").await.unwrap();
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    cluster.node(1).replace(1, 2).await.unwrap();
+    assert!(cluster.node(1).members().iter().all(|member| member.role == Role::Voter));
+    let mut leadership = cluster.node(2).leadership();
+    while !leadership.borrow_and_update().leads {
+        let again = cluster.node(1).replace(1, 2).await;
+        assert!(matches!(again, Err(ChangeError::NotLeader { .. } | ChangeError::Timeout)), "{again:?}");
+    }
+    cluster.node(2).replace(1, 2).await.unwrap();
+    assert_eq!(cluster.node(2).members().iter().map(|member| member.node).collect::<Vec<_>>(), [2]);
+    cluster.kill(1);
+    cluster.write().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_while_leaders_are_lost() {
     let mut cluster = Cluster::of(3).await;
     cluster.join(4).await;

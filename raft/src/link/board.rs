@@ -125,14 +125,12 @@ impl Board {
         self.state().removed.contains(&node)
     }
 
-    /// Notes that the state says that `node` was removed. False as long as a membership may still need it.
-    pub(crate) fn mark_removed(&self, node: u64) -> bool {
+    /// Notes that the state says that `node` was removed, unless a membership may still need it.
+    pub(crate) fn mark_removed(&self, node: u64) {
         let mut state = self.state();
-        let is_gone = state.settled.as_ref().is_some_and(|members| !members.contains(&node));
-        if is_gone {
+        if state.settled.as_ref().is_some_and(|members| !members.contains(&node)) {
             state.removed.insert(node);
         }
-        is_gone
     }
 
     /// Returns when this node was removed.

@@ -55,11 +55,11 @@ impl Host {
         drop(tokio::spawn(async move { host.serve(peer, Wire::new(connection)).await }));
     }
 
-    /// Tells `peer`, which the state says was removed, that it was, if no membership needs it any more.
+    /// Tells `peer`, which the state says was removed, that it was. As long as a membership still needs it, it is served as
+    /// before: its word may be what the end of that membership waits for.
     pub(crate) fn turn_away(self: &Arc<Self>, peer: u64, connection: Box<dyn Connection>) {
-        if self.board.mark_removed(peer) {
-            self.accept(peer, connection);
-        }
+        self.board.mark_removed(peer);
+        self.accept(peer, connection);
     }
 
     async fn serve(self: Arc<Self>, peer: u64, mut wire: Wire) -> io::Result<()> {

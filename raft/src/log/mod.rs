@@ -28,7 +28,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use keyward_model::Entropy;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use error::OpenError;
 pub use writer::Done;
@@ -100,6 +100,8 @@ struct Shared {
     failure: OnceLock<String>,
     failed: Box<dyn Fn(&str) + Send + Sync>,
     full: AtomicBool,
+    /// The disk became full.
+    filled: Notify,
     starving: watch::Sender<bool>,
     flushes: AtomicU64,
     incarnation: u64,
@@ -149,6 +151,7 @@ impl Log {
             failure: OnceLock::new(),
             failed,
             full: AtomicBool::new(false),
+            filled: Notify::new(),
             starving: watch::Sender::new(false),
             flushes: AtomicU64::new(0),
             incarnation,
@@ -297,6 +300,11 @@ impl Log {
         self.0.shared.is_full()
     }
 
+    /// Returns when the disk became full.
+    pub async fn filled(&self) {
+        self.0.shared.filled.notified().await;
+    }
+
     /// Entries cannot be applied for want of space: the disk counts as full until [`Log::unmark_full`], whatever it says
     /// of itself.
     pub fn mark_full(&self) {
@@ -411,6 +419,7 @@ impl Shared {
         }
         let (dir, free) = (self.dir.display(), self.fs.available(&self.dir).unwrap_or_default());
         if full {
+            self.filled.notify_one();
             // A quota may be less than the disk says it has: then all of it has to come from somewhere.
             let missing = needed.checked_sub(free).filter(|missing| *missing > 0).unwrap_or(needed);
             tracing::error!(

@@ -124,6 +124,24 @@ async fn a_full_disk_refuses_before_it_accepts_and_heals() {
 }
 
 #[tokio::test]
+async fn what_is_kept_for_the_receiver_of_a_snapshot_goes_when_the_disk_is_full() {
+    let (fs, dir, told) = (SimFs::new(), TempDir::new().unwrap(), Arc::new(Told::default()));
+    let node = start_with(&fs, dir.path(), &told, 64 << 10).unwrap();
+    node.host.board.transit().keep(2, 0);
+    fs.limit(Some(220 << 10));
+    while !node.status().disk_full {
+        assert_eq!(node.status().purged, None, "it is kept as long as there is space");
+        drop(node.submit(command(5000)).await);
+    }
+    let began = Instant::now();
+    while node.status().purged.is_none() || node.submit(command(1)).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(10), "nothing made room: {:?}", node.status());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*told.failures.lock().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn whoever_waits_is_told_when_the_node_goes_away() {
     let (fs, dir, told) = (SimFs::new(), TempDir::new().unwrap(), Arc::new(Told::default()));
     let node = start(&fs, dir.path(), &told).unwrap();

@@ -81,11 +81,12 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
     }
     let worker = context.worker;
     let app = &worker.app;
+    // A node that was alone has a row from here on, and may be the one that is to be replaced.
+    renewal::found(worker).await?;
     let replaces = match context.params.string("replace")?.filter(|node| !node.is_empty()) {
         None => None,
         Some(node) => Some(to_replace(context, &node)?),
     };
-    renewal::found(worker).await?;
     let keys = context.keys()?;
     let installation = seal::installation(context.reader())?.ok_or(Refusal::Sealed)?;
     let trust = app.cluster.trust().ok_or_else(|| Refusal::internal("a cluster without a certificate"))?;
@@ -121,8 +122,15 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
 fn to_replace(context: &Context<'_>, node: &str) -> Result<u64, Refusal> {
     let old = number(context, node)?;
     let rows = rows::nodes(context.reader())?;
-    if !rows.iter().any(|(number, _)| *number == old) {
+    let Some((_, row)) = rows.iter().find(|(number, _)| *number == old) else {
         return Err(Refusal::malformed("there is no such member to replace: make a token without `replace`"));
+    };
+    if row.replaces.is_some() {
+        return Err(Refusal::malformed(format!(
+            "`{}` takes the place of another member and does not have it yet: wait until it does, or remove it and make a \
+             token that replaces that other one",
+            row.name
+        )));
     }
     if let Some((_, successor)) = rows.iter().find(|(_, row)| row.replaces == Some(old)) {
         return Err(Refusal::malformed(format!("`{}` takes the place of this member already", successor.name)));

@@ -200,6 +200,23 @@ pub fn keep(folder: &Path, file: &Secret<String>) -> Result<(), CertificateError
     write(&folder.join(LEAF), file.expose().as_bytes())
 }
 
+/// Puts certificate and key, and the authorities to trust, in place of those before; `issuer` signed the certificate before,
+/// if there was one. Wherever it is cut off, the folder holds a certificate and the authority that signed it.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn exchange(
+    folder: &Path,
+    issuer: Option<CertificateDer<'static>>,
+    cas: &[CertificateDer<'static>],
+    file: &Secret<String>,
+) -> Result<(), CertificateError> {
+    let between: Vec<_> = cas.iter().cloned().chain(issuer.filter(|issuer| !cas.contains(issuer))).collect();
+    keep_authorities(folder, &between)?;
+    keep(folder, file)?;
+    if between.len() > cas.len() { keep_authorities(folder, cas) } else { Ok(()) }
+}
+
 /// Puts the certificates of the authorities to trust in place.
 ///
 /// # Errors
@@ -243,6 +260,29 @@ mod tests {
         let (again, ca) = Held::read(folder.path()).unwrap().unwrap();
         assert_eq!((again.facts, &ca[..]), (held.facts, std::slice::from_ref(authority.certificate())));
         assert_eq!(again.certified.cert, held.certified.cert);
+    }
+
+    #[test]
+    fn an_exchange_that_is_cut_off_leaves_a_certificate_with_its_authority() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = || {
+            let (authority, applicant) =
+                (Authority::generate(SUBJECT.cluster, NOW).unwrap(), Applicant::new().unwrap());
+            let leaf = authority.issue(applicant.csr(), SUBJECT, NOW).unwrap();
+            (authority.certificate().clone(), applicant.file(&leaf))
+        };
+        let ((old, old_file), (new, new_file)) = (made(), made());
+        let read = || Held::read(folder.path()).unwrap().unwrap();
+        exchange(folder.path(), None, std::slice::from_ref(&old), &old_file).unwrap();
+        // The certificate cannot be written: as if it had stopped before.
+        let obstacle = folder.path().join("node.pem.new");
+        fs::create_dir(&obstacle).unwrap();
+        exchange(folder.path(), Some(old.clone()), std::slice::from_ref(&new), &new_file).unwrap_err();
+        assert_eq!(read().0.issuer, old);
+        fs::remove_dir(obstacle).unwrap();
+        exchange(folder.path(), Some(old), std::slice::from_ref(&new), &new_file).unwrap();
+        let (held, cas) = read();
+        assert_eq!((held.issuer, cas), (new.clone(), vec![new]));
     }
 
     #[test]

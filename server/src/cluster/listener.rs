@@ -276,14 +276,14 @@ async fn lead_in(
             let (mut stream, peer) = shake(handshake, &trust, lane).await?;
             let peer = peer.ok_or_else(stranger)?;
             stream.get_mut().0.leave();
-            // Its certificate may outlive its membership by a day.
-            let is_gone = store.reader().is_ok_and(|reader| rows::is_gone(&reader, peer).unwrap_or(true));
+            // Its certificate may outlive its membership by a day. Where that cannot be read it is neither let in nor told
+            // that it was removed: that would end it for good.
+            let is_gone = store.reader().ok().and_then(|reader| rows::is_gone(&reader, peer).ok());
+            let is_gone = is_gone.ok_or_else(|| io::Error::other("the state cannot be read"))?;
             if let Some(barrier) = barrier.upgrade() {
-                if is_gone {
-                    barrier.node().turn_away(peer, Box::new(stream));
-                    return Err(stranger());
-                }
-                barrier.node().accept(peer, Box::new(stream)); // a member: from here on Raft bounds it
+                let (node, stream) = (barrier.node(), Box::new(stream));
+                // From here on Raft bounds it.
+                if is_gone { node.turn_away(peer, stream) } else { node.accept(peer, stream) }
             }
             return Ok(());
         }

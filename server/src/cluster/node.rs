@@ -351,8 +351,7 @@ impl Cluster {
         }
         let trust = Trust::new(held, trusted)?;
         make_folder(&self.folder)?;
-        certificate::keep_authorities(&self.folder, trusted)?;
-        certificate::keep(&self.folder, file)?;
+        certificate::exchange(&self.folder, self.trust().map(|trust| trust.issuer()), trusted, file)?;
         let port = self.bound.lock().unwrap_or_else(PoisonError::into_inner).map(|address| address.port());
         write_state(&self.folder, (trust.cluster(), self.incarnation()), port, None)?;
         self.trust.store(Some(Arc::new(trust)));

@@ -124,10 +124,8 @@ pub async fn issue(worker: &Worker, number: u64, csr: &[u8], said: &Renew) -> Re
     };
     let installation = seal::installation(worker.reader())?.ok_or(Refusal::Sealed)?;
     let authority = signing(worker)?;
-    let mut trusts = names_of(authority.certificate(), &[]);
-    let others = said.trusts.iter().take(TRUSTED_MAX).filter(|name| **name != trusts[0]);
-    let others: Vec<String> = others.cloned().collect();
-    trusts.extend(others);
+    // What it says that it has, not what it gets now: that may not arrive. It comes again and says so.
+    let trusts: Vec<String> = said.trusts.iter().take(TRUSTED_MAX).cloned().collect();
     let subject = Subject { cluster: installation.cluster, node: row.node, number, incarnation };
     let leaf = authority.issue(csr, subject, app.barrier.now().seconds()).map_err(|error| match error {
         AuthorityError::Request(_) => Refusal::malformed(error.to_string()),

@@ -137,11 +137,12 @@ pub fn is_behind(worker: &Worker) -> bool {
     let Some(trust) = cluster.trust() else { return false };
     let row = rows::node(worker.reader(), cluster.number()).ok().flatten();
     let Some((row, trusted)) = row.zip(trusted(worker).ok().flatten()) else { return false };
-    let mut known = row.trusts;
-    let mut own = names_of(&trust.issuer(), trust.trusted());
-    known.sort_unstable();
-    own.sort_unstable();
-    known != own || trusted.first() != Some(&trust.issuer())
+    !is_told(&row.trusts, &names_of(&trust.issuer(), trust.trusted())) || trusted.first() != Some(&trust.issuer())
+}
+
+/// Whether the row's `known` says what a node has: whose certificate first, and whom else it trusts, in whatever order.
+fn is_told(known: &[String], own: &[String]) -> bool {
+    known.first() == own.first() && known.len() == own.len() && own.iter().all(|name| known.contains(name))
 }
 
 /// Whether this node's certificate is of an authority that is trusted no more: nobody will talk to it.
@@ -174,6 +175,16 @@ mod tests {
             trusts: trusts.iter().map(|name| (*name).to_owned()).collect(),
         };
         (1, row)
+    }
+
+    #[test]
+    fn a_new_certificate_counts_when_the_node_that_has_it_says_so() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let has = names(&["new", "old"]);
+        assert!(!is_told(&names(&["old", "new"]), &has), "it was given, and may not have arrived");
+        assert!(is_told(&names(&["new", "old"]), &has));
+        assert!(!is_told(&names(&["new"]), &has) && !is_told(&names(&["new", "old", "older"]), &has));
+        assert!(is_told(&names(&["new", "b", "a"]), &names(&["new", "a", "b"])));
     }
 
     #[test]

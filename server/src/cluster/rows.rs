@@ -69,7 +69,8 @@ pub struct NodeRow {
     /// The hash of what it asked for its certificate with, in hex, until it was first heard of: until then it may ask again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// The hashes, in hex, of the authorities that it trusted when it got its certificate; the one that signed it is first.
+    /// The hashes, in hex, of the authorities that it trusts, as it said last; first the one that signed the certificate that
+    /// it had then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusts: Vec<String>,
 }

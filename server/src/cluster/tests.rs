@@ -292,6 +292,9 @@ fn whoever_did_not_hear_the_answer_asks_again() {
     token.addresses = vec![deaf_line(token.addresses[0].clone())];
     let error = join(&two, token.text().unwrap().expose()).unwrap_err();
     assert!(matches!(error, JoinError::Unreachable(_)), "{error}");
+    let key = std::fs::read_to_string(two.key_file()).unwrap();
+    let kept = std::fs::read_to_string(two.data.join("cluster/joining.json")).unwrap();
+    assert!(!key.trim().is_empty() && !kept.contains(key.trim()), "the key is in its file alone");
     until("it is a member", || members(&one).len() == 2);
     let awaited = |member: &Value| member["awaited_until"].is_string();
     assert_eq!(members(&one).iter().filter(|member| awaited(member)).count(), 1);
@@ -314,6 +317,21 @@ fn whoever_did_not_hear_the_answer_asks_again() {
 }
 
 #[test]
+fn a_no_takes_nothing_back_that_may_have_been_a_yes_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = founder(folder.path(), "one");
+    let two = config(folder.path(), "two");
+    let mut token = JoinToken::parse(&token_of(&one, &json!({}))).unwrap().forged(&SeededEntropy::new(1));
+    let real = token.addresses[0].clone();
+    assert_eq!(why(join(&two, token.text().unwrap().expose())), Why::Token);
+    assert!(!two.data.exists(), "nothing is left where all said no");
+    token.addresses = vec![deaf_line(real.clone()), real];
+    assert_eq!(why(join(&two, token.text().unwrap().expose())), Why::Token);
+    assert!(two.data.join("cluster/joining.json").exists(), "the first one may have let it in");
+    one.0.stop();
+}
+
+#[test]
 fn whoever_asked_with_a_token_that_ended_goes_on_with_a_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let one = founder(folder.path(), "one");
@@ -327,6 +345,26 @@ fn whoever_asked_with_a_token_that_ended_goes_on_with_a_new_one() {
     let running = boot::start(two, None).unwrap();
     until_voters(&one, 2);
     running.stop();
+    one.0.stop();
+}
+
+#[test]
+fn a_node_alone_is_replaced_and_its_successor_not_before_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = founder(folder.path(), "one");
+    let two = config(folder.path(), "two");
+    join(&two, &token_of(&one, &json!({ "replace": "one" }))).unwrap();
+    let body = json!({ "replace": "two" }).to_string();
+    let (status, answer) = ask(one.0.app.config.listen.address, &one.1, "POST", "sys/cluster/join-token", &body);
+    assert!(status == 400 && answer.to_string().contains("takes the place of another member"), "{status} {answer}");
+
+    let two = boot::start(two, None).unwrap();
+    until("the new one is the cluster", || {
+        let (status, answer) = ask(two.app.config.listen.address, &one.1, "GET", "sys/cluster/members", "");
+        let members = answer["data"]["members"].as_array().filter(|_| status == 200);
+        members.is_some_and(|members| members.len() == 1 && members[0]["name"] == "two")
+    });
+    two.stop();
     one.0.stop();
 }
 

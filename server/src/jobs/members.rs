@@ -31,12 +31,14 @@ use crate::seal;
 const EVERY: Duration = Duration::from_millis(250);
 /// Pause before something that failed is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// Pause where there was no leader to ask.
+/// Pause where there was no leader to ask, and after a new certificate.
 const LEADER_AFTER: Duration = Duration::from_secs(1);
 /// Entries that a node may be behind and still counts as keeping up.
 const LAG_MAX: u64 = 1024;
 /// Silence after which it does not.
 const SILENT_MS: u64 = 1000;
+/// How long a node must have led before it says of another one that it never came up: whoever led before may have heard it.
+const LED_MIN: Duration = Duration::from_secs(10);
 
 /// What is to be changed next.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ enum Step<'a> {
 struct Memory {
     /// Since when a node that only listens has kept up.
     keeping_up: HashMap<u64, Instant>,
+    /// The term that this node leads in, and since when it knows all that was committed before.
+    leads_since: Option<(u64, Instant)>,
     /// Not before then: the last try failed.
     renew_after: Option<Instant>,
     change_after: Option<Instant>,
@@ -123,12 +127,13 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
     }
     if passed(memory.renew_after) && renewal::is_due(worker) {
         memory.renew_after = Some(now + AGAIN_AFTER);
-        if let Err(refusal) = renewal::renew(worker).await {
-            if worker.app.barrier.node().leadership().borrow().leader.is_none() {
+        match renewal::renew(worker).await {
+            // What it got may be what it has to tell next.
+            Ok(()) => memory.renew_after = Some(now + LEADER_AFTER),
+            Err(_) if worker.app.barrier.node().leadership().borrow().leader.is_none() => {
                 memory.renew_after = Some(now + LEADER_AFTER);
-            } else {
-                tracing::warn!(?refusal, "the certificate of this node is renewed later");
             }
+            Err(refusal) => tracing::warn!(?refusal, "the certificate of this node is renewed later"),
         }
     }
     if !worker.app.barrier.node().leadership().borrow().leads {
@@ -147,10 +152,12 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
     }
 }
 
-/// A sealed node does not stand for election: it could not write. One that leads lets another.
+/// A sealed node does not stand for election: it could not write. Nor does one that was removed and is still a member for
+/// Raft: only another leader can end that. One that leads lets another.
 async fn may_lead(worker: &Worker, memory: &mut Memory, now: Instant) {
     let node = worker.app.barrier.node();
-    let may = !worker.app.barrier.is_sealed() || node.is_alone();
+    let is_gone = rows::is_gone(worker.reader(), worker.app.cluster.number()).unwrap_or(false);
+    let may = node.is_alone() || !(worker.app.barrier.is_sealed() || is_gone);
     if memory.may_lead != Some(may) {
         node.campaign(may);
         memory.may_lead = Some(may);
@@ -159,7 +166,10 @@ async fn may_lead(worker: &Worker, memory: &mut Memory, now: Instant) {
     if !may && leads && memory.yield_after.is_none_or(|after| now >= after) {
         memory.yield_after = Some(now + AGAIN_AFTER);
         if let Err(error) = node.hand_over(None).await {
-            tracing::warn!(error = %error, "this node leads and is sealed, and no other one can take over: nothing is written");
+            tracing::warn!(
+                error = %error, is_gone,
+                "this node leads and is sealed, or was removed, and no other one can take over"
+            );
         }
     }
 }
@@ -167,15 +177,27 @@ async fn may_lead(worker: &Worker, memory: &mut Memory, now: Instant) {
 /// Takes the next step towards what the rows say, if there is one.
 async fn reconcile(worker: &Worker, memory: &mut Memory) -> Result<(), String> {
     let app = &worker.app;
-    let rows = rows::nodes(worker.reader()).map_err(|_| "the rows of the members cannot be read".to_owned())?;
     let node = app.barrier.node();
+    let term = node.leadership().borrow().term;
+    let leads_since = match memory.leads_since {
+        Some((of, since)) if of == term => since,
+        _ => {
+            // Raft knows of members as soon as they are in its log. The rows must say all that was committed before, or a new
+            // leader would take away whom it has no row of yet.
+            node.read_point().await.map_err(|error| format!("it is not known yet who the members are: {error}"))?;
+            let now = Instant::now();
+            memory.leads_since = Some((term, now));
+            now
+        }
+    };
+    let rows = rows::nodes(worker.reader()).map_err(|_| "the rows of the members cannot be read".to_owned())?;
     let members = node.members();
     let committed = node.status().committed.unwrap_or(0);
     note_keeping_up(&members, committed, &mut memory.keeping_up);
     let settle = Duration::from_secs(app.config.cluster.settle_s);
     let settled = |number| memory.keeping_up.get(&number).is_some_and(|since| since.elapsed() >= settle);
     let (now, arrive_s) = (app.barrier.now(), app.config.cluster.arrive_s);
-    let overdue = |row: &NodeRow| row.is_overdue(now, arrive_s);
+    let overdue = |row: &NodeRow| leads_since.elapsed() >= LED_MIN && row.is_overdue(now, arrive_s);
     let Some(step) = next(app.cluster.number(), &rows, &members, &settled, &overdue) else { return Ok(()) };
     let changed = match step {
         Step::Add(number, address) => node.add_learner(number, address).await,
@@ -235,8 +257,11 @@ fn next<'a>(
             return Some(Step::Forget(*number));
         }
     }
-    if let Some((new, _)) = rows.iter().find(|(number, row)| row.replaces.is_some() && is_voter(*number)) {
-        return Some(Step::Arrived(*new));
+    if let Some((new, row)) = rows.iter().find(|(number, row)| row.replaces.is_some() && is_voter(*number)) {
+        // Both vote where the old one was the only one, and had nobody else to hand over to.
+        return Some(
+            row.replaces.filter(|old| is_voter(*old)).map_or(Step::Arrived(*new), |old| Step::Replace(old, *new)),
+        );
     }
     let is_replaced = |number: u64| rows.iter().any(|(_, row)| row.replaces == Some(number));
     for (number, row) in rows {
@@ -409,6 +434,20 @@ mod tests {
         let half = [voter(1), voter(2), member(4, "a", Role::Learner)];
         assert_eq!(next(1, &rows, &half, &none, &|_| false), None, "whoever was replaced is not added again");
         assert_eq!(next(1, &rows, &half, &settled, &|_| false), Some(Step::Promote(4)), "it lost its vote otherwise");
+    }
+
+    #[test]
+    fn the_only_voter_stays_a_member_until_its_successor_has_taken_over() {
+        let voter = |node| member(node, "a", Role::Voter);
+        let rows = [row(1, "a"), (2, NodeRow { replaces: Some(1), ..row(2, "a").1 })];
+        let settled = |_| true;
+        let never = |_: &NodeRow| false;
+        let listens = [voter(1), member(2, "a", Role::Learner)];
+        assert_eq!(next(1, &rows, &listens, &settled, &never), Some(Step::Replace(1, 2)));
+        let both = [voter(1), voter(2)];
+        assert_eq!(next(1, &rows, &both, &settled, &never), Some(Step::Replace(1, 2)), "it hands over");
+        assert_eq!(next(2, &rows, &both, &settled, &never), Some(Step::Replace(1, 2)), "and is taken away");
+        assert_eq!(next(2, &rows, &[voter(2)], &settled, &never), Some(Step::Arrived(2)));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `operator recover`: the one command for a cluster that lost its majority for good, on the node that is left.
 
+use std::io;
+use std::net::{IpAddr, TcpStream, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +11,17 @@ use keyward_model::Timestamp;
 use keyward_server::boot::BootError;
 use keyward_server::clock::{OsEntropy, SystemClock};
 use keyward_server::cluster::recovery::offline::{Other, Role, Stopped};
+use reqwest::Url;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Target};
 use crate::command::{Session, server};
 use crate::env::Found;
-use crate::error::CliError;
+use crate::error::{CliError, Fault};
 use crate::input;
 use crate::tls::Trust;
 
-/// Time for another node to say whether it knows a leader.
+/// Time for another node to say whether it knows a leader, and to take a connection.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The node that is left. Its server must be stopped.
@@ -45,10 +48,13 @@ pub(crate) struct Recover {
 }
 
 /// What another member says when it is asked.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
+    /// Nobody is at its addresses.
     Silent,
-    /// It runs, and knows no leader.
+    /// Its address is not known, or this machine cannot ask there: it may well run.
+    Unasked,
+    /// It runs, and knows no leader, or does not say.
     Answers,
     /// It leads, or follows a leader.
     HasLeader,
@@ -66,7 +72,7 @@ pub(crate) fn run(session: &mut Session, arguments: &Recover) -> Result<(), CliE
         .others()
         .into_iter()
         .map(|other| {
-            let seen = ask(&other);
+            let seen = ask(other.row.as_ref().map(|row| row.api_address.as_str()), other.address.as_deref());
             (other, seen)
         })
         .collect();
@@ -97,11 +103,34 @@ pub(crate) fn run(session: &mut Session, arguments: &Recover) -> Result<(), CliE
     ))
 }
 
-/// Asks a member whether there is a leader. Whoever answers need not prove who it is: its word can only hold us back.
-fn ask(other: &Other) -> Seen {
-    let Some(row) = &other.row else { return Seen::Silent };
+/// Asks a member, by the URL of its API, whether there is a leader, and, if nobody says, at its node port, whether it is there.
+/// Whoever answers need not prove who it is: its word can only hold us back.
+fn ask(api: Option<&str>, node: Option<&str>) -> Seen {
+    let Some(node) = node else { return Seen::Unasked };
+    match api.map_or(Seen::Unasked, |api| ask_api(reached_at(api, node))) {
+        Seen::Silent | Seen::Unasked => knock(node),
+        said => said,
+    }
+}
+
+/// The URL under which the API at `api` is reached from another machine: one that listens on every address, or on its own
+/// alone, is looked for where its node port is.
+fn reached_at(api: &str, node: &str) -> String {
+    let Ok(mut url) = Url::parse(api) else { return api.to_owned() };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_own = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback();
+    if host == "localhost" || host.parse().is_ok_and(is_own) {
+        let host = node.rsplit_once(':').map_or(node, |(host, _)| host);
+        if url.set_host(Some(host)).is_err() {
+            return api.to_owned(); // the node port is asked, too
+        }
+    }
+    url.into()
+}
+
+fn ask_api(address: String) -> Seen {
     let client = Client::new(Target {
-        address: Found { value: row.api_address.clone(), origin: "the state of this node".into() },
+        address: Found { value: address, origin: "the state of this node".into() },
         trust: Trust::Anyone,
         identity: None,
         token: None,
@@ -113,9 +142,31 @@ fn ask(other: &Other) -> Seen {
         Ok(Some(answer)) if answer.body["leader_address"].as_str().is_some_and(|leader| !leader.is_empty()) => {
             Seen::HasLeader
         }
-        Ok(_) | Err(CliError::Refused(_)) => Seen::Answers,
-        Err(_) => Seen::Silent,
+        Err(CliError::Unreachable(why)) => match why.fault {
+            Fault::ConnectionRefused | Fault::Timeout | Fault::NoRoute => Seen::Silent,
+            Fault::UnknownHost => Seen::Unasked,
+            _ => Seen::Answers,
+        },
+        Err(CliError::Usage(_) | CliError::Local(_)) => Seen::Unasked,
+        // Somebody is there, whatever is wrong with what it said.
+        Ok(_) | Err(_) => Seen::Answers,
     }
+}
+
+/// Whether somebody takes a connection at a node port.
+fn knock(address: &str) -> Seen {
+    let Ok(found) = address.to_socket_addrs() else { return Seen::Unasked };
+    let mut seen = Seen::Unasked;
+    for address in found {
+        match TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| error.kind()) {
+            Ok(_) => return Seen::Answers,
+            Err(io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable) => {
+                seen = Seen::Silent;
+            }
+            Err(_) => {}
+        }
+    }
+    seen
 }
 
 /// Why this is not the time for it, if it is not.
@@ -130,10 +181,17 @@ fn objection(stopped: &Stopped, others: &[(Other, Seen)]) -> Option<String> {
     let is_voter = |role: Option<Role>| role == Some(Role::Voter);
     let answering = others.iter().filter(|(other, seen)| *seen == Seen::Answers && is_voter(other.role));
     let able = answering.count() + usize::from(is_voter(stopped.role()));
-    (able > stopped.voters() / 2).then(|| {
-        format!(
+    if able > stopped.voters() / 2 {
+        return Some(format!(
             "{able} of {} voters are a majority, with this one: start this node, and the cluster goes on",
             stopped.voters()
+        ));
+    }
+    others.iter().find(|(_, seen)| *seen == Seen::Unasked).map(|(other, _)| {
+        format!(
+            "{} could not be asked at {} and may well run: find out whether it does",
+            name(other),
+            other.address.as_deref().unwrap_or("an address that nobody knows")
         )
     })
 }
@@ -144,6 +202,7 @@ fn show(session: &mut Session, stopped: &Stopped, others: &[(Other, Seen)]) -> R
     let (index, term) = (remains.last.map(|last| last.index), remains.last.map(|last| last.term));
     let seen = |seen| match seen {
         Seen::Silent => "does not answer",
+        Seen::Unasked => "could not be asked",
         Seen::Answers => "answers, and knows no leader",
         Seen::HasLeader => "answers, and has a leader",
     };
@@ -155,7 +214,7 @@ fn show(session: &mut Session, stopped: &Stopped, others: &[(Other, Seen)]) -> R
                 "id": row.map_or_else(|| number(other), |row| row.node.to_uuid()),
                 "name": row.map(|row| row.name.as_str()),
                 "role": role(other.role),
-                "node_address": row.map(|row| row.node_address.as_str()),
+                "node_address": other.address,
                 "now": seen(*now),
             })
         })
@@ -181,7 +240,8 @@ fn show(session: &mut Session, stopped: &Stopped, others: &[(Other, Seen)]) -> R
     ];
     for (other, now) in others {
         let row = other.row.as_ref();
-        let (name, at) = row.map_or_else(|| (number(other), "-"), |row| (row.name.clone(), row.node_address.as_str()));
+        let name = row.map_or_else(|| number(other), |row| row.name.clone());
+        let at = other.address.as_deref().unwrap_or("-");
         rows.push(vec!["Left Out".to_owned(), format!("{name} ({}) at {at}: {}", role(other.role), seen(*now))]);
     }
     session.output.rows(&document, &["What", "Known Here"], &rows)?;
@@ -202,5 +262,58 @@ const fn role(role: Option<Role>) -> &'static str {
         Some(Role::Voter) => "voter",
         Some(Role::Learner) => "learner",
         None => "joining",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn port() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (listener, address)
+    }
+
+    #[test]
+    fn whoever_takes_a_connection_is_there() {
+        let ((listener, node), (gone, nobody)) = (port(), port());
+        drop(gone);
+        let api = format!("http://{nobody}");
+        assert_eq!(ask(Some(&api), Some(&node)), Seen::Answers, "its API listens elsewhere");
+        assert_eq!(ask(None, Some(&node)), Seen::Answers, "it has no row yet");
+        drop(listener);
+        assert_eq!(ask(Some(&api), Some(&node)), Seen::Silent);
+        assert_eq!(ask(Some("http://[::1"), Some(&node)), Seen::Silent, "nobody is at its node port");
+        assert_eq!(ask(Some(&api), None), Seen::Unasked);
+        assert_eq!(ask(Some(&api), Some("no-such-host.invalid:8201")), Seen::Unasked);
+    }
+
+    #[test]
+    fn an_api_that_does_not_speak_as_it_should_is_there() {
+        let (listener, address) = port();
+        let speaking = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert!(io::Read::read(&mut stream, &mut [0; 1024]).unwrap() > 0);
+            io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhm").unwrap();
+        });
+        assert_eq!(ask(Some(&format!("http://{address}")), Some("no-such-host.invalid:8201")), Seen::Answers);
+        speaking.join().unwrap();
+    }
+
+    #[test]
+    fn an_api_that_is_everywhere_or_at_home_is_looked_for_at_its_node() {
+        for (api, node, url) in [
+            ("https://0.0.0.0:8200", "10.0.0.2:8201", "https://10.0.0.2:8200/"),
+            ("https://[::]:8200", "[fd00::2]:8201", "https://[fd00::2]:8200/"),
+            ("https://127.0.0.1:8200", "node2:8201", "https://node2:8200/"),
+            ("https://localhost:8200", "node2:8201", "https://node2:8200/"),
+            ("https://10.0.0.9:8200", "10.0.0.2:8201", "https://10.0.0.9:8200/"),
+            ("nonsense", "10.0.0.2:8201", "nonsense"),
+        ] {
+            assert_eq!(reached_at(api, node), url);
+        }
     }
 }

@@ -15,14 +15,14 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::pending::{self, Pending};
+use super::pending::{self, Pending, SealKey};
 use crate::cluster::certificate::{self, CertificateError};
 use crate::cluster::dialer::DIAL_TIMEOUT;
 use crate::cluster::node::{self, ClusterError};
 use crate::cluster::token::{EXPORTER, JoinToken, TokenError};
 use crate::cluster::wire::{self, Answer, Join, Place, Request, Welcome, Why};
 use crate::cluster::{authority, tls};
-use crate::config::{Config, SealKind, Tls};
+use crate::config::{Config, Tls};
 use crate::files::{self, write_private};
 use crate::identity::{self, IdentityError};
 
@@ -125,31 +125,28 @@ pub fn join(config: &Config, token: &str, clock: &dyn Clock, entropy: &dyn Entro
     }
     let pending = match kept {
         Some(kept) => kept,
-        None => {
-            let seal_key = match config.seal.kind {
-                SealKind::KeyFile => Some(seal_key(config, entropy)?),
-                SealKind::Shamir | SealKind::Passphrase => None,
-            };
-            let drawn = Pending::draw(token.cluster, seal_key, entropy)?;
-            drawn.keep(&config.data)?;
-            drawn
-        }
+        None => Pending::draw(token.cluster, SealKey::wanted(config), entropy)?,
     };
+    // The key is where it belongs from the first moment on: that may be another device than the data's.
+    let seal_key = pending.seal_key.map(|_| seal_key(config, pending.is_resumed, entropy)).transpose()?;
+    if !pending.is_resumed {
+        pending.keep(&config.data)?;
+    }
     let request = Join {
         csr: STANDARD.encode(pending.applicant.csr()),
         node: pending.identity.node().to_uuid(),
         incarnation: identity::FIRST_INCARNATION,
-        seal_key: pending.seal_key.as_ref().map(|key| Secret::new(STANDARD.encode(key.expose()))),
+        seal_key: seal_key.map(|key| Secret::new(STANDARD.encode(key.expose()))),
         now: clock.now().0,
         place,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| JoinError::File { path: "runtime".into(), source })?;
-    let mut sent = false;
-    let welcome = runtime.block_on(ask(&token, &request, &mut sent)).inspect_err(|error| {
-        // Whoever was refused, or reached nobody, is no member. What came before may have been heard.
-        if !pending.is_resumed && (!sent || matches!(error, JoinError::Refused { .. })) {
-            pending::undo(&config.data);
+    let mut unanswered = false;
+    let welcome = runtime.block_on(ask(&token, &request, &mut unanswered)).inspect_err(|_| {
+        // Whoever was refused, or reached nobody, is no member; but what was asked before may have been heard.
+        if !pending.is_resumed && !unanswered {
+            pending::undo(config, pending.seal_key);
         }
     })?;
     keep(config, &token, pending, &request.place, &welcome)
@@ -175,14 +172,6 @@ fn keep(
 
     let folder = config.data.join("cluster");
     identity.keep(&config.data)?;
-    if let (Some(key), true) = (&seal_key, welcome.unseals) {
-        let path = config.key_file();
-        if let Some(folder) = path.parent() {
-            files::make_folder(folder).map_err(at(folder))?;
-        }
-        let text = Secret::new(STANDARD.encode(key.expose()) + "\n");
-        write_private(&path, text.expose().as_bytes()).map_err(at(&path))?;
-    }
     if let (Some(api), Tls::LocalCa) = (&welcome.api_authority, config.listen.tls) {
         let folder = config.data.join("tls");
         files::make_folder(&folder).map_err(at(&folder))?;
@@ -196,7 +185,11 @@ fn keep(
     let port = place.node_address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     let port = port.filter(|_| config.cluster.advertise.is_none());
     node::write_state(&folder, (token.cluster, identity::FIRST_INCARNATION), port, Some(token.id))?;
-    pending::forget(&config.data).map_err(at(&folder))
+    pending::forget(&config.data).map_err(at(&folder))?;
+    if let (Some(seal_key), false) = (seal_key, welcome.unseals) {
+        seal_key.discard(config);
+    }
+    Ok(())
 }
 
 fn at(path: &std::path::Path) -> impl FnOnce(io::Error) -> JoinError + use<> {
@@ -273,14 +266,18 @@ fn place(config: &Config) -> Result<Place, JoinError> {
     Ok(Place { name: node::node_name(config), node_address, api_address })
 }
 
-/// The key of this node's own seal: the one in its file if somebody put one there, else a fresh one.
-fn seal_key(config: &Config, entropy: &dyn Entropy) -> Result<Secret<[u8; 32]>, JoinError> {
-    if config.key_file().exists() {
-        return crate::boot::key_file(config, entropy).map_err(|error| JoinError::Place(error.to_string()));
+/// The key of this node's own seal: the one in its file, where a fresh one is put if there is none. Who asks again has one: the
+/// cluster may know it.
+fn seal_key(config: &Config, is_resumed: bool, entropy: &dyn Entropy) -> Result<Secret<[u8; 32]>, JoinError> {
+    let path = config.key_file();
+    if is_resumed && !path.exists() {
+        return Err(JoinError::Place(format!(
+            "{}: the key file of this node, which asked with it before, is missing\n\
+             put it back, or empty the data folder, and join anew",
+            path.display()
+        )));
     }
-    let mut key = Secret::new([0; 32]);
-    entropy.fill(key.expose_mut());
-    Ok(key)
+    crate::boot::key_file(config, entropy).map_err(|error| JoinError::Place(error.to_string()))
 }
 
 /// Leaf of the answer, and the authorities to trust; the first, which signed the leaf, is the one that the token names.
@@ -306,9 +303,9 @@ fn certificates(
     Ok((leaf, trusted))
 }
 
-/// Asks the nodes of the token in turn, and whom they send to, until one of them leads. `sent` turns true when one of them
-/// may have heard it.
-async fn ask(token: &JoinToken, request: &Join, sent: &mut bool) -> Result<Box<Welcome>, JoinError> {
+/// Asks the nodes of the token in turn, and whom they send to, until one of them leads. `unanswered` turns true when one of
+/// them may have let this node in and did not say so.
+async fn ask(token: &JoinToken, request: &Join, unanswered: &mut bool) -> Result<Box<Welcome>, JoinError> {
     let mut said = String::new();
     for round in 0..ROUNDS_MAX {
         if round > 0 {
@@ -319,7 +316,7 @@ async fn ask(token: &JoinToken, request: &Join, sent: &mut bool) -> Result<Box<W
         for address in &token.addresses {
             let mut address = address.clone();
             for _ in 0..HOPS_MAX {
-                match ask_one(token, request, &address, sent).await {
+                match ask_one(token, request, &address, unanswered).await {
                     Ok(Said::Welcome(welcome)) => return Ok(welcome),
                     Ok(Said::Elsewhere(leader)) => address = leader,
                     Ok(Said::Later(text)) => {
@@ -347,14 +344,15 @@ enum Failed {
     Refused(JoinError),
 }
 
-async fn ask_one(token: &JoinToken, request: &Join, address: &str, sent: &mut bool) -> Result<Said, Failed> {
+async fn ask_one(token: &JoinToken, request: &Join, address: &str, unanswered: &mut bool) -> Result<Said, Failed> {
+    let was_unanswered = *unanswered;
     let (config, name) = tls::pinned(token.cluster, token.authority).map_err(|error| Failed::Refused(error.into()))?;
     let exchange = async {
         let mut stream = connect(config, name, address).await?;
         let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER, None);
         let exporter = exporter.map_err(io::Error::other)?;
         let message = Request::join(token.id, request, |body| token.proof(&exporter, body))?;
-        *sent = true;
+        *unanswered = true;
         wire::send(&mut stream, &message).await?;
         let answer: SecretBytes = wire::receive(&mut stream).await?;
         Answer::decode(&answer)
@@ -364,6 +362,9 @@ async fn ask_one(token: &JoinToken, request: &Join, address: &str, sent: &mut bo
         Ok(Err(error)) => return Err(Failed::Unreachable(explain(&error))),
         Err(_) => return Err(Failed::Unreachable("no answer in time".into())),
     };
+    // One that is busy may find time later for what it took.
+    let is_no = !matches!(answer, Answer::Welcome(_) | Answer::Refused { why: Why::Busy, .. });
+    *unanswered = was_unanswered || !is_no;
     match answer {
         Answer::Welcome(welcome) => Ok(Said::Welcome(welcome)),
         Answer::Elsewhere { node_address } => Ok(Said::Elsewhere(node_address)),

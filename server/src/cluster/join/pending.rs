@@ -14,6 +14,7 @@ use super::guest::JoinError;
 use crate::cluster::certificate::Applicant;
 use crate::cluster::node::ClusterError;
 use crate::cluster::secret_text;
+use crate::config::{Config, SealKind};
 use crate::files;
 use crate::identity::{Drafted, Identity};
 
@@ -25,10 +26,20 @@ pub(super) struct Pending {
     pub(super) identity: Drafted,
     /// Its key, and the request for a certificate.
     pub(super) applicant: Applicant,
-    /// The key of its own key-file seal.
-    pub(super) seal_key: Option<Secret<[u8; 32]>>,
+    /// Where the key of its own key-file seal came from, if it has one. The key itself is in its file.
+    pub(super) seal_key: Option<SealKey>,
     /// It was read from the folder: the cluster may know it already.
     pub(super) is_resumed: bool,
+}
+
+/// Where the key in the key file came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SealKey {
+    /// Somebody had put it there.
+    Given,
+    /// It was drawn for the request, and goes with it.
+    Drawn,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,8 +57,26 @@ struct File {
     key: Secret<String>,
     /// PKCS #10 request, base64.
     csr: String,
-    #[serde(with = "secret_text::optional")]
-    seal_key: Option<Secret<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seal_key: Option<SealKey>,
+}
+
+impl SealKey {
+    /// Which one a node of this configuration asks with, if with any.
+    pub(super) fn wanted(config: &Config) -> Option<Self> {
+        match config.seal.kind {
+            SealKind::KeyFile if config.key_file().exists() => Some(Self::Given),
+            SealKind::KeyFile => Some(Self::Drawn),
+            SealKind::Shamir | SealKind::Passphrase => None,
+        }
+    }
+
+    /// Removes the key file of a node that has no use for it, if it was made for this.
+    pub(super) fn discard(self, config: &Config) {
+        if self == Self::Drawn && fs::remove_file(config.key_file()).is_ok() {
+            drop(fs::remove_dir(config.data.join("seal"))); // it may be elsewhere, or hold anything else
+        }
+    }
 }
 
 impl Pending {
@@ -55,11 +84,7 @@ impl Pending {
     ///
     /// # Errors
     /// The library refused.
-    pub(super) fn draw(
-        cluster: Id,
-        seal_key: Option<Secret<[u8; 32]>>,
-        entropy: &dyn Entropy,
-    ) -> Result<Self, JoinError> {
+    pub(super) fn draw(cluster: Id, seal_key: Option<SealKey>, entropy: &dyn Entropy) -> Result<Self, JoinError> {
         let (identity, applicant) = (Identity::draft(entropy), Applicant::new()?);
         Ok(Self { cluster, identity, applicant, seal_key, is_resumed: false })
     }
@@ -84,14 +109,10 @@ impl Pending {
         let file: File = serde_json::from_slice(text.expose()).map_err(|error| wrong(&error))?;
         let audit_key = key_of(&file.audit_key).filter(|_| file.format == 1);
         let audit_key = audit_key.ok_or_else(|| wrong(&"it is not what this version writes"))?;
-        let seal_key = match &file.seal_key {
-            None => None,
-            Some(text) => Some(key_of(text).ok_or_else(|| wrong(&"the key of the seal is not one"))?),
-        };
         let csr = STANDARD.decode(&file.csr).map_err(|error| wrong(&error))?;
         let applicant = Applicant::resume(&file.key, csr).map_err(|error| wrong(&error))?;
         let identity = Drafted::resume(file.node, audit_key);
-        Ok(Some(Self { cluster: file.cluster, identity, applicant, seal_key, is_resumed: true }))
+        Ok(Some(Self { cluster: file.cluster, identity, applicant, seal_key: file.seal_key, is_resumed: true }))
     }
 
     /// Keeps it in the data folder. Durable when this comes back.
@@ -99,15 +120,14 @@ impl Pending {
     /// # Errors
     /// It cannot be written.
     pub(super) fn keep(&self, data: &Path) -> Result<(), JoinError> {
-        let text_of = |key: &Secret<[u8; 32]>| Secret::new(STANDARD.encode(key.expose()));
         let file = File {
             format: 1,
             cluster: self.cluster,
             node: self.identity.node(),
-            audit_key: text_of(self.identity.seed()),
+            audit_key: Secret::new(STANDARD.encode(self.identity.seed().expose())),
             key: self.applicant.key(),
             csr: STANDARD.encode(self.applicant.csr()),
-            seal_key: self.seal_key.as_ref().map(text_of),
+            seal_key: self.seal_key,
         };
         let path = path(data);
         let text = Secret::new(serde_json::to_vec_pretty(&file).unwrap_or_default());
@@ -130,9 +150,13 @@ pub(in crate::cluster) fn forget(data: &Path) -> io::Result<()> {
     fs::File::open(data.join(FOLDER))?.sync_all()
 }
 
-/// Forgets the request of a node that was refused, and the folders that were made for it.
-pub(super) fn undo(data: &Path) {
+/// Forgets the request of a node that was refused, and the key and the folders that were made for it.
+pub(super) fn undo(config: &Config, seal_key: Option<SealKey>) {
+    let data = &config.data;
     if forget(data).is_ok() {
+        if let Some(seal_key) = seal_key {
+            seal_key.discard(config);
+        }
         // Folders that hold anything else stay.
         drop(fs::remove_dir(data.join(FOLDER)).and_then(|()| fs::remove_dir(data)));
     }
@@ -159,18 +183,34 @@ mod tests {
     #[test]
     fn who_asks_again_is_the_same_node_with_the_same_key() {
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
+        let config = Config { data: folder.path().join("data"), ..Config::default() };
+        let data = config.data.clone();
         assert!(Pending::read(&data).unwrap().is_none());
-        let first = Pending::draw(Id([7; 16]), Some(Secret::new([9; 32])), &SeededEntropy::new(1)).unwrap();
+        let first = Pending::draw(Id([7; 16]), SealKey::wanted(&config), &SeededEntropy::new(1)).unwrap();
         first.keep(&data).unwrap();
         let again = Pending::read(&data).unwrap().unwrap();
         assert_eq!((again.identity.node(), again.cluster), (first.identity.node(), first.cluster));
         assert_eq!(again.applicant.csr(), first.applicant.csr());
         assert_eq!(again.applicant.key().expose(), first.applicant.key().expose());
         assert_eq!(again.identity.seed().expose(), first.identity.seed().expose());
-        assert_eq!(again.seal_key.unwrap().expose(), &[9; 32]);
+        assert_eq!(again.seal_key, Some(SealKey::Drawn));
         assert!(is_kept(&data) && again.is_resumed);
-        undo(&data);
+        files::make_folder(&data.join("seal")).unwrap();
+        fs::write(config.key_file(), "k").unwrap();
+        assert_eq!(SealKey::wanted(&config), Some(SealKey::Given));
+        undo(&config, again.seal_key);
         assert!(!data.exists(), "nothing is left of it");
+    }
+
+    #[test]
+    fn a_key_that_somebody_put_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config { data: folder.path().join("data"), ..Config::default() };
+        config.seal.key_file = Some(folder.path().join("key"));
+        fs::write(config.key_file(), "k").unwrap();
+        let pending = Pending::draw(Id([7; 16]), SealKey::wanted(&config), &SeededEntropy::new(1)).unwrap();
+        pending.keep(&config.data).unwrap();
+        undo(&config, pending.seal_key);
+        assert!(config.key_file().exists() && !config.data.exists());
     }
 }

@@ -1,6 +1,8 @@
 //! The first part, on a node that does not run: what it knows, and the step that cannot be taken back.
 
 use std::borrow::Cow;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use keyward_audit::Journal;
@@ -39,19 +41,26 @@ pub struct Other {
     pub role: Option<Role>,
     /// What the state knows of it, if it has a row.
     pub row: Option<NodeRow>,
+    /// Host and port where it is reached: as its row says, or else as the log does.
+    pub address: Option<String>,
 }
 
 impl Stopped {
     /// Opens the data folder of a node that does not run.
     ///
     /// # Errors
-    /// It runs, was never initialised, is damaged, or is no member of a cluster with others.
+    /// It runs, is another user's, was never initialised, is damaged, or is no member of a cluster with others.
     pub fn open(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Self, BootError> {
         let refuse = |why: &str| Err(ClusterError::Content(format!("{}: {why}", config.data.display())).into());
         if !config.data.join("state").exists() {
             return refuse(
                 "there is no node here: name its data folder with --data, or its configuration with --config",
             );
+        }
+        let folder = fs::metadata(&config.data);
+        let folder = folder.map_err(|source| BootError::File { path: config.data.clone(), source })?;
+        if let Some(why) = of_another_user(folder.uid(), rustix::process::geteuid().as_raw()) {
+            return refuse(&why);
         }
         let store = Store::open(&config.data.join("state"), &keyward_storage::Options::default())?;
         let identity = Identity::of_folder(&config.data, &*entropy)?;
@@ -107,10 +116,11 @@ impl Stopped {
         numbers.extend(self.rows.iter().map(|(number, _)| *number));
         numbers.sort_unstable();
         numbers.dedup();
-        let other = |number: u64| Other {
-            number,
-            role: members.iter().find(|member| member.node == number).map(|member| member.role),
-            row: self.rows.iter().find(|(known, _)| *known == number).map(|(_, row)| row.clone()),
+        let other = |number: u64| {
+            let member = members.iter().find(|member| member.node == number);
+            let row = self.rows.iter().find(|(known, _)| *known == number).map(|(_, row)| row.clone());
+            let address = row.as_ref().map(|row| &row.node_address).or(member.map(|member| &member.address)).cloned();
+            Other { number, role: member.map(|member| member.role), row, address }
         };
         numbers.into_iter().filter(|number| *number != self.number).map(other).collect()
     }
@@ -156,5 +166,26 @@ impl Stopped {
 impl std::fmt::Debug for Stopped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stopped").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// Why the user `me` may not work in the folder of `owner`, who could not read what it leaves there.
+fn of_another_user(owner: u32, me: u32) -> Option<String> {
+    (owner != me).then(|| {
+        format!(
+            "it belongs to the user with the number {owner}, and this is run by {me}: the server could not read what is \
+             written here\nrun it as that user: sudo -u '#{owner}' keyward operator recover …"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn not_even_root_works_in_the_folder_of_another_user() {
+        assert_eq!(of_another_user(998, 998), None);
+        assert!(of_another_user(998, 0).unwrap().contains("sudo -u '#998'"));
     }
 }
