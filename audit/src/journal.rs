@@ -96,6 +96,7 @@ pub struct Journal {
     flusher: Option<JoinHandle<()>>,
     node: Id,
     cut: Option<Cut>,
+    unfinished: Vec<String>,
     /// Held for as long as the journal is open.
     _lock: File,
 }
@@ -145,6 +146,11 @@ struct State {
     stop: bool,
 }
 
+/// The name of the stream of `node`'s `incarnation`.
+pub fn stream_name(node: Id, incarnation: u64) -> String {
+    format!("{node}-{incarnation:04}")
+}
+
 impl Journal {
     /// Opens the journal of `node`'s `incarnation` in `dir`, which is made if need be (mode 0700).
     ///
@@ -156,7 +162,7 @@ impl Journal {
     pub fn open(dir: &Path, node: Id, incarnation: u64, options: Options) -> Result<Self, JournalError> {
         let failed = |source| io_error(dir, source);
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-        let stream = format!("{node}-{incarnation:04}");
+        let stream = stream_name(node, incarnation);
         let lock = disk::lock(dir, &stream)?;
         let recovered = recover::recover(dir, &stream)?;
         let shared = Arc::new(Shared {
@@ -187,7 +193,8 @@ impl Journal {
         };
         let filler = thread("audit-fill", Shared::fill_ahead)?;
         let flusher = thread("audit-flush", Shared::flush_for_all)?;
-        Ok(Self { shared, filler, flusher, node, cut: recovered.cut, _lock: lock })
+        let (cut, unfinished) = (recovered.cut, recovered.unfinished);
+        Ok(Self { shared, filler, flusher, node, cut, unfinished, _lock: lock })
     }
 
     /// An empty batch for this journal.
@@ -289,6 +296,12 @@ impl Journal {
         self.shared.lock().chain.last_index
     }
 
+    /// The ids of the records of [`Journal::last_index`], where they were the very last when the journal was opened: what
+    /// else belongs to that index may not have been written. Empty where another record followed.
+    pub fn unfinished(&self) -> &[String] {
+        &self.unfinished
+    }
+
     /// The name of the stream: `<node>-<incarnation>`.
     pub fn stream(&self) -> &str {
         &self.shared.signer.stream
@@ -310,11 +323,15 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Fatal`].
     pub fn signed_head(&self) -> Result<Option<SignedHead>, JournalError> {
-        let chain = self.shared.lock().chain;
+        let (chain, segment) = {
+            let state = self.shared.lock();
+            (state.chain, Arc::clone(&state.segment))
+        };
         if chain.seq == 0 {
             return Ok(None);
         }
-        self.sync()?; // what others remember must not be lost here
+        // What others remember must not be lost here. What stands before this segment was flushed when it was begun.
+        self.shared.sync_segment(&segment)?;
         let signer = &self.shared.signer;
         let text = String::from_utf8_lossy(&chain.signed(signer)).into_owned();
         let (stream, key) = (signer.stream.clone(), signer.key.public());
@@ -437,10 +454,9 @@ impl Shared {
         let mut lines = Vec::new();
         chain.checkpoint(&self.signer, &mut lines);
         self.put(state, &chain, &lines)?;
-        if self.durability == Durability::Fsync {
-            // Records that were appended lazily go with those that follow them.
-            self.sync_segment(&state.segment)?;
-        }
+        // Records that were appended lazily go with those that follow them; and whoever flushes the next segment, to sign a
+        // head say, need not know of this one, whatever the mode.
+        self.sync_segment(&state.segment)?;
         let path = self.dir.join(recover::segment_name(&self.signer.stream, state.chain.seq + 1));
         let (segment, filled) = match state.next.take() {
             Some((prepared, filled)) => (prepared.rename(&path)?, filled),

@@ -19,6 +19,6 @@ mod reader;
 pub mod verify;
 
 pub use checkpoint::{AuditKey, HeadError, SignedHead};
-pub use journal::{Cut, Durability, Flushed, Journal, JournalError, Options};
-pub use record::{Batch, IntentError, intent};
+pub use journal::{Cut, Durability, Flushed, Journal, JournalError, Options, stream_name};
+pub use record::{Batch, IntentError, id_of, intent};
 pub use verify::{Expected, Report, verify};

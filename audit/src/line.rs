@@ -26,6 +26,7 @@ pub(crate) struct Line<'a> {
     pub(crate) hash: [u8; 32],
     pub(crate) event: &'a str,
     pub(crate) ts: &'a str,
+    pub(crate) id: Option<&'a str>,
     pub(crate) index: Option<u64>,
     pub(crate) checkpoint: Option<&'a [u8]>,
     /// Before `hash`, between `hash` and `prev`, after `prev`: what the hash covers.
@@ -75,7 +76,7 @@ fn nibble(c: u8) -> Option<u8> {
 /// Reads one record (without its newline).
 pub(crate) fn parse(line: &[u8]) -> Result<Line<'_>, NonCanonical> {
     let (mut stream, mut seq, mut prev, mut hash) = (None, None, None, None);
-    let (mut event, mut ts, mut index, mut checkpoint) = (None, None, None, None);
+    let (mut event, mut ts, mut id, mut index, mut checkpoint) = (None, None, None, None, None);
     let mut cut = [0; 4];
     visit(line, |member, at| {
         match member.name {
@@ -92,6 +93,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Line<'_>, NonCanonical> {
             }
             b"event" => event = member.text(),
             b"ts" => ts = member.text(),
+            b"id" => id = member.text(),
             b"index" => index = member.number(),
             b"checkpoint" => checkpoint = Some(member.value),
             _ => {}
@@ -100,7 +102,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Line<'_>, NonCanonical> {
     match (stream, seq, prev, hash, event, ts) {
         (Some(stream), Some(seq), Some(prev), Some(hash), Some(event), Some(ts)) => {
             let covered = [&line[..cut[0]], &line[cut[1]..cut[2]], &line[cut[3]..]];
-            Ok(Line { stream, seq, prev, hash, event, ts, index, checkpoint, covered })
+            Ok(Line { stream, seq, prev, hash, event, ts, id, index, checkpoint, covered })
         }
         _ => Err(NonCanonical),
     }

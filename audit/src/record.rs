@@ -93,6 +93,12 @@ pub fn intent(event: &Event<'_>) -> Vec<u8> {
     pieces.bytes
 }
 
+/// The `id` of the record that an intent becomes; `None` if it is no canonical object, or has none.
+pub fn id_of(intent: &[u8]) -> Option<&str> {
+    let members = line::members(intent).ok()?;
+    members.iter().find(|member| member.name == b"id").and_then(line::Member::text)
+}
+
 impl Pieces {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();

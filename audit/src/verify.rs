@@ -8,16 +8,15 @@ mod fork;
 
 mod stream;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+mod trail;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::checkpoint::SignedHead;
-use crate::line;
-use crate::reader::{Reader, Token};
+use crate::reader::Reader;
 use stream::StreamCheck;
 
 /// How many findings a stream's report holds at most; what is behind them is counted.
@@ -68,7 +67,8 @@ pub struct Report {
 pub struct StreamReport {
     /// Its name: the node, and its incarnation.
     pub stream: String,
-    /// The folder that its files are in; where there are several with files of one stream, each has a report.
+    /// The folder that its newest files are in. Folders whose files follow each other have one report, as one stream; copies
+    /// have one each.
     pub folder: PathBuf,
     /// `seq` of the first record; 0 if there is none.
     pub first: u64,
@@ -131,18 +131,22 @@ pub enum FindingKind {
 
 /// Verifies segment files, and all segments (`*.jsonl`) of folders: those of one node, or of all nodes of a cluster.
 ///
-/// In a folder a stream must begin with its first record. A single file may begin anywhere: what came before it is taken
-/// as given. Files of one stream in several folders must not contradict each other. Runs in bounded memory.
+/// In a folder a stream must begin with its first record, unless another folder has what came before. A single file may
+/// begin anywhere: what came before it is taken as given. Files of one stream in several folders must not contradict each
+/// other, and one of them must reach the heads that are expected. Runs in bounded memory.
 ///
 /// # Errors
 /// If a file cannot be read.
 pub fn verify(paths: &[PathBuf], expected: &Expected) -> io::Result<Report> {
     let wanted = |stream: &str| expected.stream.as_deref().is_none_or(|wanted| wanted == stream);
-    let mut trails = trails(paths)?;
+    let mut trails = trail::trails(paths)?;
     trails.retain(|trail| wanted(&trail.stream));
 
     let mut streams: Vec<StreamReport> = Vec::new();
-    for copies in trails.chunk_by(|a, b| a.stream == b.stream) {
+    while !trails.is_empty() {
+        let others = trails.split_off(trails.partition_point(|trail| trail.stream == trails[0].stream));
+        let copies = trail::joined(std::mem::replace(&mut trails, others))?;
+        let mut checks = Vec::with_capacity(copies.len());
         for (n, trail) in copies.iter().enumerate() {
             let mut check = StreamCheck::new(&trail.stream, &trail.folder, trail.whole, expected);
             for (n, (_, path)) in trail.segments.iter().enumerate() {
@@ -153,7 +157,15 @@ pub fn verify(paths: &[PathBuf], expected: &Expected) -> io::Result<Report> {
                     check.forked(seq, file);
                 }
             }
-            streams.push(check.finish());
+            checks.push(check);
+        }
+        // Where the stream should reach, one copy of it must; others may be older.
+        let furthest = checks.iter().map(StreamCheck::last).max().unwrap_or(0);
+        let mut sought = true;
+        for check in checks {
+            let is_furthest = sought && check.last() == furthest;
+            sought &= !is_furthest;
+            streams.push(check.finish(is_furthest));
         }
     }
     // A stream that must be there and is not, lacks all its records.
@@ -164,62 +176,6 @@ pub fn verify(paths: &[PathBuf], expected: &Expected) -> io::Result<Report> {
     }
     let ok = streams.iter().all(|report| report.ok);
     Ok(Report { streams, ok })
-}
-
-/// The segments of one stream in one folder, in order.
-#[derive(Debug)]
-struct Trail {
-    stream: String,
-    folder: PathBuf,
-    /// The folder was given, not single files: the stream must begin with its first record.
-    whole: bool,
-    /// Each with the `seq` that it claims to begin with.
-    segments: Vec<(u64, PathBuf)>,
-}
-
-/// Sorts files into trails.
-fn trails(paths: &[PathBuf]) -> io::Result<Vec<Trail>> {
-    let mut files = BTreeSet::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.insert((false, beginning(path.clone())?));
-            continue;
-        }
-        for entry in fs::read_dir(path)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "jsonl") {
-                files.insert((true, beginning(path)?));
-            }
-        }
-    }
-    let mut trails: BTreeMap<(String, PathBuf, bool), Trail> = BTreeMap::new();
-    for (whole, Segment { stream, first, path }) in files {
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        let trail = trails.entry((stream.clone(), folder.clone(), whole));
-        trail.or_insert(Trail { stream, folder, whole, segments: Vec::new() }).segments.push((first, path));
-    }
-    Ok(trails.into_values().collect())
-}
-
-/// A segment file and what it claims to begin with.
-#[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Segment {
-    stream: String,
-    first: u64,
-    path: PathBuf,
-}
-
-/// Asks the first record, or if it cannot be read the file's name, where a segment belongs.
-fn beginning(path: PathBuf) -> io::Result<Segment> {
-    let mut reader = Reader::open(&path)?;
-    if let Some((_, Token::Line(bytes))) = reader.token()?
-        && let Ok(line) = line::parse(bytes)
-    {
-        return Ok(Segment { stream: line.stream.to_owned(), first: line.seq, path });
-    }
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let (stream, first) = name.rsplit_once('.').unwrap_or((&name, ""));
-    Ok(Segment { stream: stream.to_owned(), first: first.parse().unwrap_or(0), path })
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the serialiser's signature")]

@@ -152,7 +152,7 @@ impl Client {
 
     /// Sends a request. `None` means a 404 that says nothing; a 404 with data (a deleted version) is an [`Answer`]. A write
     /// goes with an id of its own, and again with the same one where the server does not know what became of it: a
-    /// server of ours does it once.
+    /// server of ours does it once. Where it remembers too many to take another id, the write goes without.
     ///
     /// # Errors
     /// [`CliError::Unreachable`] without an answer, [`CliError::Refused`] for every other status from 300 up,
@@ -166,15 +166,26 @@ impl Client {
     ) -> Result<Option<Answer>, CliError> {
         let reads = matches!(method, Method::Get | Method::List);
         let id = (!reads).then(|| Id::random(&OsEntropy).to_uuid());
-        for _ in 0..AGAIN_MAX {
-            match self.try_send(method, path, query, body, id.as_deref()) {
-                Err(CliError::Refused(refusal)) if id.is_some() && is_outcome_unknown(&refusal) => {
-                    pause(AGAIN_AFTER);
-                }
+        let (mut left, mut unknown) = (AGAIN_MAX, None);
+        loop {
+            let refusal = match self.try_send(method, path, query, body, id.as_deref()) {
+                Err(CliError::Refused(refusal)) if id.is_some() => refusal,
                 done => return done,
+            };
+            if left > 0 && is_outcome_unknown(&refusal) {
+                left -= 1;
+                unknown = Some(refusal);
+                pause(AGAIN_AFTER);
+                continue;
             }
+            // That the second is refused does not say that the first was not done: it may be refused because of that.
+            let Some(unknown) = unknown else {
+                let without = is_full_of_ids(&refusal);
+                let again = || self.try_send(method, path, query, body, None);
+                return if without { again() } else { Err(CliError::Refused(refusal)) };
+            };
+            return Err(CliError::Refused(if settles(&refusal) { refusal } else { unknown }));
         }
-        self.try_send(method, path, query, body, id.as_deref())
     }
 
     fn try_send(
@@ -286,6 +297,18 @@ fn pause(time: Duration) {
 /// Whether a server of ours says that it took a write and does not know whether it was done.
 fn is_outcome_unknown(refusal: &Refusal) -> bool {
     refusal.status == 503 && refusal.errors.iter().any(|text| text.starts_with("it is not known whether this was done"))
+}
+
+/// Whether a server of ours says that it did nothing, since it remembers too many writes with an id.
+fn is_full_of_ids(refusal: &Refusal) -> bool {
+    let text = "too many writes with an Idempotency-Key are remembered";
+    refusal.status == 503 && refusal.errors.iter().any(|error| error.starts_with(text))
+}
+
+/// Whether a refusal is about the id: that what it stands for was done, or that it stands for something else.
+fn settles(refusal: &Refusal) -> bool {
+    let done = || refusal.errors.iter().any(|text| text.contains("taken before"));
+    refusal.status == 422 || (refusal.status == 409 && done())
 }
 
 /// Percent-encodes a path, keeping its separators.

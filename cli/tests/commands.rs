@@ -549,6 +549,12 @@ fn a_write_whose_outcome_is_not_known_is_sent_again_as_the_same() {
     let refused = kv().on(put, 503, json!({"errors": ["no node leads at the moment: nothing was changed; try again"]}));
     refused.run(&["kv", "put", "secret/app/db", "a=1"], "").expect(2);
     assert_eq!(refused.headers_of(put, "idempotency-key").len(), 1, "what was not done is the caller's to repeat");
+
+    let full = json!({"errors": ["too many writes with an Idempotency-Key are remembered, of this token or in all"]});
+    let full = kv().on(put, 503, full);
+    full.run(&["kv", "put", "secret/app/db", "a=1"], "").expect(2);
+    let ids = full.headers_of(put, "idempotency-key");
+    assert!(matches!(&ids[..], [Some(_), None]), "once more, without one: {ids:?}");
 }
 
 #[test]

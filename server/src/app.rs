@@ -28,6 +28,7 @@ use crate::mounts::MountTable;
 use crate::policies;
 use crate::record::{Facts, Outcomes, Receipt, Recorder};
 use crate::refusal::Refusal;
+use crate::repeat::Remembered;
 use crate::seal::{self, Unsealing};
 use crate::snapshot::Snapshots;
 
@@ -439,7 +440,12 @@ impl Applied {
 
     fn forget(&self, command: &Command) {
         for change in &command.changes {
-            self.generations.note_repeat(change);
+            if matches!(
+                change,
+                Change::Put { table: Table::Repeats, .. } | Change::Remove { table: Table::Repeats, .. }
+            ) {
+                self.generations.repeats().note(change);
+            }
             let table = match change {
                 Change::Put { table, .. } | Change::Remove { table, .. } => *table,
                 Change::AddVersion { .. } | Change::Rewrap { .. } | Change::EraseVersion { .. } => continue,
@@ -490,7 +496,7 @@ impl keyward_raft::Observer for Applied {
     fn replaced(&self, store: &Store) {
         self.generations.advance();
         let read = |reader: Reader| {
-            self.generations.set_repeats(reader.count(Table::Repeats).map_err(storage)?);
+            *self.generations.repeats() = Remembered::of_state(&reader).map_err(storage)?;
             seal::keyring_row(&reader)
         };
         match store.reader().map_err(storage).and_then(read) {

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::keys::{KeySlot, Keys};
 use crate::refusal::Refusal;
+use crate::repeat::Remembered;
 use crate::seal::{self, OpenedKeys};
 use crate::snapshot::Snapshots;
 
@@ -54,7 +55,7 @@ pub struct Generations {
     policies: AtomicU64,
     tokens: AtomicU64,
     /// Rows of [`Table::Repeats`]: how many writes are remembered.
-    repeats: AtomicU64,
+    repeats: Mutex<Remembered>,
 }
 
 /// Proof that a command with its audit intent is committed and applied. Only [`Barrier::write`] makes one.
@@ -722,27 +723,9 @@ impl Generations {
         Timestamp(self.newest.load(Ordering::Acquire))
     }
 
-    /// So many writes are remembered in the state that counts from now on.
-    pub fn set_repeats(&self, rows: u64) {
-        self.repeats.store(rows, Ordering::Release);
-    }
-
-    /// Takes note of an applied change of what is remembered.
-    pub fn note_repeat(&self, change: &Change) {
-        match change {
-            Change::Put { table: Table::Repeats, row } if row.rev == 1 => {
-                self.repeats.fetch_add(1, Ordering::AcqRel);
-            }
-            Change::Remove { table: Table::Repeats, .. } => {
-                self.repeats.fetch_sub(1, Ordering::AcqRel);
-            }
-            _ => {}
-        }
-    }
-
-    /// How many writes are remembered, those under way left out.
-    pub fn repeats(&self) -> u64 {
-        self.repeats.load(Ordering::Acquire)
+    /// How many writes are remembered with an id of their caller's, those under way left out.
+    pub fn repeats(&self) -> MutexGuard<'_, Remembered> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many log entries were applied since the start.

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use keyward_audit::{Journal, JournalError};
 use keyward_crypto::KeyFileSeal;
 use keyward_model::event::{EventKind, EventOutcome, LogPlace};
-use keyward_model::{Clock, Entropy, Id, Secret, SecretBytes, Table};
+use keyward_model::{Clock, Command, Entropy, Id, Secret, SecretBytes, Table};
 use keyward_raft::fs::OsFs;
 use keyward_raft::{Node, REMOVED, StartError, Timing};
 use keyward_storage::{Store, StoreError};
@@ -38,6 +38,7 @@ use crate::mounts::{Kind, Mount};
 use crate::policies;
 use crate::record::{Facts, Outcomes};
 use crate::refusal::Refusal;
+use crate::repeat::Remembered;
 use crate::seal::{self, NewSeal, OpenError, OpenedKeys};
 
 /// Free space below which writes are refused: what the state database, its write-ahead log and a checkpoint may still
@@ -164,7 +165,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let store = Store::open(&config.data.join("state"), &store_options)?;
     let sessions = Arc::new(Sessions::default());
     let (generations, keys) = (Arc::new(Generations::default()), Arc::new(KeySlot::default()));
-    generations.set_repeats(store.reader()?.count(Table::Repeats)?);
+    *generations.repeats() = Remembered::of_state(&store.reader()?)?;
     let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
     let failure = Arc::new(Failure::default());
     let fail = Arc::clone(&failure);
@@ -497,7 +498,9 @@ pub(crate) fn open_journal(config: &Config, identity: Identity) -> Result<Journa
 /// Records that were durable in the log but not yet in the audit file when the node died are written now.
 fn replay_audit(node: &Node, store: &Store, journal: &Journal) -> Result<(), BootError> {
     let applied = store.reader()?.meta()?.applied.map_or(0, |at| at.index);
-    let (from, to) = (journal.last_index() + 1, applied);
+    // Of the last entry only a part may be in the file.
+    let (last, there) = (journal.last_index(), journal.unfinished());
+    let (from, to) = (if there.is_empty() { last + 1 } else { last }, applied);
     if from > to {
         return Ok(());
     }
@@ -505,7 +508,11 @@ fn replay_audit(node: &Node, store: &Store, journal: &Journal) -> Result<(), Boo
     let entries = node.read_commands(from..=to).map_err(|source| BootError::File { path: "log".into(), source })?;
     for (position, commands) in entries {
         let place = LogPlace { term: position.term, index: position.index };
-        for command in commands {
+        let is_there = |command: &Command| {
+            keyward_audit::id_of(&command.intent).is_some_and(|id| there.iter().any(|known| known == id))
+        };
+        let written = if position.index == last { commands.iter().rposition(is_there) } else { None };
+        for command in commands.into_iter().skip(written.map_or(0, |at| at + 1)) {
             if !command.intent.is_empty() && batch.push_intent(&command.intent, place).is_err() {
                 tracing::error!(index = position.index, "a command carries an audit record that cannot be read");
             }

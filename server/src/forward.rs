@@ -29,6 +29,7 @@ use crate::http::request::Request;
 use crate::http::serve::LocalExecutor;
 use crate::pep::{self, Elsewhere};
 use crate::refusal::Refusal;
+use crate::repeat;
 
 /// How long a request waits for a leader before its caller is told to come back.
 const LEADER_WAIT: Duration = Duration::from_secs(2);
@@ -57,6 +58,7 @@ const HEAD_URI: &str = "https://leader/node/audit-head";
 pub(crate) const HEAD_PATH: &str = "/node/audit-head";
 const HEAD_FOREIGN: u16 = 403;
 const HEAD_CONTRADICTS: u16 = 409;
+const HEAD_OLDER: u16 = 410;
 /// Bytes of one.
 const HEAD_BYTES_MAX: usize = 4096;
 /// Time for its way to the leader and back.
@@ -114,17 +116,26 @@ async fn try_settle(worker: &Rc<Worker>, line: &Line, request: &Rc<Request>) -> 
         if needs_leader && !seen.leads {
             if let Some(leader) = seen.leader {
                 match worker.forwarder.send(worker, leader, line, request, until).await {
-                    Ok(response) => return Ok(response),
-                    Err(Elsewhere::OutcomeUnknown) if request.callers_id.is_none() => {
+                    Ok(response) => {
+                        let (status, body) = (response.status().as_u16(), response.body());
+                        if last == Elsewhere::OutcomeUnknown && !repeat::settles(status, body) {
+                            return Err(Refusal::OutcomeUnknown);
+                        }
+                        return Ok(response.map(Full::new));
+                    }
+                    Err(Elsewhere::OutcomeUnknown) if !may_ask_again(worker, request) => {
                         return Err(Refusal::OutcomeUnknown);
                     }
                     Err(Elsewhere::OutcomeUnknown) => last = Elsewhere::OutcomeUnknown,
                     Err(Elsewhere::NotLeader) => {}
                 }
             }
-        } else if let Some(age_ms) = reach(worker, request).await? {
+        } else if let Some(age_ms) = reach(worker, request).await.map_err(|refusal| ending(last, refusal))? {
             match pep::enforce(worker, request).await {
                 Ok(answer) => {
+                    if last == Elsewhere::OutcomeUnknown && !repeat::settles(answer.status, &answer.body(request.id)) {
+                        return Err(Refusal::OutcomeUnknown);
+                    }
                     let mut response = here(answer);
                     if age_ms > 0 {
                         response.headers_mut().insert(AGE, HeaderValue::from(age_ms));
@@ -154,6 +165,18 @@ async fn try_settle(worker: &Rc<Worker>, line: &Line, request: &Rc<Request>) -> 
     }
 }
 
+/// What a request ends with that is refused here: once its outcome is open, no refusal closes it.
+fn ending(last: Elsewhere, refusal: Refusal) -> Refusal {
+    if last == Elsewhere::OutcomeUnknown { Refusal::OutcomeUnknown } else { refusal }
+}
+
+/// Whether a request whose outcome is not known may be asked for again: it is found by its caller's id, below a token that
+/// each time would not take a use of.
+fn may_ask_again(worker: &Worker, request: &Request) -> bool {
+    let session = || request.token().and_then(|token| worker.session(token).ok().flatten());
+    request.callers_id.is_some() && session().is_some_and(|session| session.token.uses == 0)
+}
+
 fn refusal_of(elsewhere: Elsewhere) -> Refusal {
     match elsewhere {
         Elsewhere::NotLeader => Refusal::NotLeader,
@@ -181,6 +204,10 @@ pub(crate) async fn take_head(worker: &Worker, peer: u64, body: Incoming) -> u16
     match heads::take(worker, peer, &text.to_bytes()).await {
         Ok(()) => 204,
         Err(NotTaken::Refused(_)) => NOT_LEADER,
+        Err(NotTaken::Older) => {
+            tracing::debug!(peer, "an older head of a node's audit stream than the one that is known");
+            HEAD_OLDER
+        }
         Err(refused) => {
             let peer = format!("{peer:016x}");
             tracing::error!(peer, ?refused, "the head of a node's audit stream is not taken: compare its files");
@@ -247,7 +274,7 @@ impl Forwarder {
         line: &Line,
         request: &Request,
         until: Instant,
-    ) -> Result<Response<Body>, Elsewhere> {
+    ) -> Result<Response<Bytes>, Elsewhere> {
         let linked = timeout_at(until, self.link_to(worker, leader)).await.ok().flatten();
         let sent = match linked {
             Some(sender) => try_send(worker, sender, line, request).await,
@@ -271,6 +298,7 @@ impl Forwarder {
             204 => Ok(()),
             HEAD_FOREIGN => Err(NotTaken::Foreign),
             HEAD_CONTRADICTS => Err(NotTaken::Contradicts),
+            HEAD_OLDER => Err(NotTaken::Older),
             _ => Err(unreached()),
         }
     }
@@ -329,7 +357,7 @@ async fn try_send(
     mut sender: SendRequest<Full<Bytes>>,
     line: &Line,
     request: &Request,
-) -> Result<Option<Response<Body>>, Elsewhere> {
+) -> Result<Option<Response<Bytes>>, Elsewhere> {
     let forwarded = rewritten(line, request).ok_or(Elsewhere::NotLeader)?;
     worker.app.traffic.passed_on.note();
     let response = match timeout(ANSWER_WAIT, sender.try_send_request(forwarded)).await {
@@ -348,7 +376,7 @@ async fn try_send(
     }
     let (parts, body) = response.into_parts();
     let body = timeout(ANSWER_WAIT, body.collect()).await.ok().and_then(Result::ok).ok_or(Elsewhere::OutcomeUnknown)?;
-    Ok(Some(Response::from_parts(parts, Full::new(body.to_bytes()))))
+    Ok(Some(Response::from_parts(parts, body.to_bytes())))
 }
 
 impl std::fmt::Debug for Forwarder {

@@ -28,6 +28,7 @@ use crate::http::request::{Face, Request};
 use crate::mounts::Mount;
 use crate::record::{Facts, Receipt};
 use crate::refusal::Refusal;
+use crate::repeat::Mark;
 
 /// Step 1's proof: who is calling.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub struct Target {
 pub struct Permit {
     caller: Caller,
     target: Target,
+    /// Only because the same was done before: nothing may be done, the caller may be told so.
+    again: bool,
     sudo: bool,
     pagination_limit: Option<u64>,
     keys_filter: Option<KeysFilter>,
@@ -136,30 +139,47 @@ async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
     match steps(worker, request, &facts, footing).await {
         Ok(Some(answer)) => Ending::Answered(answer),
         Ok(None) => Ending::NeedsTask,
-        Err(Refusal::NotLeader) if !facts.borrow().committed => Ending::Elsewhere(Elsewhere::NotLeader),
+        Err(Refusal::NotLeader) if untouched(&facts) => Ending::Elsewhere(Elsewhere::NotLeader),
         // The write that counts is recognised by its id, should it have been done.
         Err(Refusal::NotLeader | Refusal::OutcomeUnknown) if may_begin_again(request, &facts) => {
             Ending::Elsewhere(Elsewhere::OutcomeUnknown)
         }
         // One of its writes is done and the next one was not taken: to begin anew would do the first one twice.
         Err(Refusal::NotLeader) => Ending::Answered(refuse(worker, request, &Refusal::OutcomeUnknown).await),
-        Err(refusal) => Ending::Answered(match record_refusal(worker, &facts.into_inner(), &refusal).await {
-            Ok(_) => api::render_refusal(request, &refusal),
-            Err(unavailable) => api::render_refusal(request, &unavailable),
-        }),
+        Err(Refusal::AuditUnavailable) if facts.borrow().committed => {
+            Ending::Answered(refuse(worker, request, &Refusal::OutcomeUnknown).await)
+        }
+        Err(refusal) => Ending::Answered(tell(worker, request, &facts.into_inner(), &refusal).await),
     }
 }
 
-/// Whether a request that was begun may be begun again: it has an id of its caller's, and took no use of a token.
+/// Whether nothing was changed for a request so far, not even its token.
+fn untouched(facts: &RefCell<Facts>) -> bool {
+    let facts = facts.borrow();
+    !facts.committed && !facts.use_taken
+}
+
+/// Whether a request that was begun may be begun again: it has an id of its caller's, by which what was done is found, and
+/// took no use of a token. Without a token nothing is kept under the id.
 fn may_begin_again(request: &Request, facts: &RefCell<Facts>) -> bool {
-    request.callers_id.is_some() && !facts.borrow().use_taken
+    let facts = facts.borrow();
+    request.callers_id.is_some() && facts.token.is_some() && !facts.use_taken
 }
 
 /// The end of a request that no node can take at the moment: recorded and told here.
 pub async fn refuse(worker: &Worker, request: &Request, refusal: &Refusal) -> Answer {
     let facts = Facts::new(request.id, request.received, Some(request.source), api::channel(request.face));
-    match record_refusal(worker, &facts, refusal).await {
+    tell(worker, request, &facts, refusal).await
+}
+
+/// Records a refusal and renders it. Where it cannot be recorded the caller learns that, unless something was done or may
+/// have been: to hear that nothing was done would be wrong then.
+async fn tell(worker: &Worker, request: &Request, facts: &Facts, refusal: &Refusal) -> Answer {
+    match record_refusal(worker, facts, refusal).await {
         Ok(_) => api::render_refusal(request, refusal),
+        Err(_) if facts.committed || matches!(refusal, Refusal::Repeated(_) | Refusal::OutcomeUnknown) => {
+            api::render_refusal(request, &Refusal::OutcomeUnknown)
+        }
         Err(unavailable) => api::render_refusal(request, &unavailable),
     }
 }
@@ -282,11 +302,12 @@ fn decide(
     target: Target,
 ) -> Result<Permit, Refusal> {
     if target.door != Door::Guarded {
-        return Ok(Permit { caller, target, sudo: false, pagination_limit: None, keys_filter: None });
+        return Ok(Permit { caller, target, again: false, sudo: false, pagination_limit: None, keys_filter: None });
     }
     let Some(session) = &caller.session else { return Err(Refusal::Unauthenticated) };
     let compiled = worker.acl(session)?;
     let acl = &compiled.1;
+    let mut again = false;
     let verdict = match (&target.call, request.operation, &target.mount) {
         (Some(call), ..) => acl.decide(&Ask {
             operation: call.asked.operation,
@@ -297,7 +318,14 @@ fn decide(
         (None, Operation::Update, Some(mount)) => {
             let rest = request.path.get(target.rest..).unwrap_or_default();
             let operation = api::create_or_update(worker, request, params, mount, rest, acl)?;
-            judge(acl, request, params, operation)
+            let mut verdict = judge(acl, request, params, operation);
+            // What it made is there by now. Whoever may only make it is still told that it was done.
+            if !verdict.allowed && matches!(Mark::find(worker, request, &session.key), Ok((_, Some(_)))) {
+                again = true;
+                let other = if operation == Operation::Create { Operation::Update } else { Operation::Create };
+                verdict = judge(acl, request, params, other);
+            }
+            verdict
         }
         (None, operation, _) => judge(acl, request, params, operation),
     };
@@ -305,7 +333,7 @@ fn decide(
         return Err(Refusal::Denied);
     }
     let (pagination_limit, keys_filter) = (verdict.pagination_limit, verdict.keys_filter.cloned());
-    Ok(Permit { caller, target, sudo: verdict.sudo, pagination_limit, keys_filter })
+    Ok(Permit { caller, target, again, sudo: verdict.sudo, pagination_limit, keys_filter })
 }
 
 /// Asks the ACL about one operation on the request's path.
@@ -327,6 +355,7 @@ async fn act(
     let acted = match api::act_now(&context) {
         Some(answer) => answer,
         None => match context.refuse_again() {
+            Ok(()) if permit.again => Err(Refusal::Denied), // it was forgotten meanwhile
             Ok(()) => Box::pin(api::act(&context)).await,
             Err(refusal) => Err(refusal),
         },
@@ -358,7 +387,10 @@ async fn record(
         return Ok((Receipt::of_open_status(), answer));
     }
     let recorded = worker.record(&facts.borrow(), EventOutcome::Success, None);
-    Ok((recorded.await?, answer))
+    let repeated = facts.borrow().kind == EventKind::RequestRepeated;
+    // It was done before, whatever becomes of this record.
+    let receipt = recorded.await.map_err(|refusal| if repeated { Refusal::OutcomeUnknown } else { refusal })?;
+    Ok((receipt, answer))
 }
 
 /// Step 6. Only with the receipt in hand.
@@ -384,7 +416,7 @@ async fn count_use(worker: &Worker, caller: Caller, facts: &RefCell<Facts>) -> R
     facts.borrow_mut().use_taken = true;
     let mut intent = facts.borrow().clone();
     intent.set(EventKind::TokenRead, "", "token");
-    let (used, _) = worker
+    let taken = worker
         .write(&RefCell::new(intent), |draft| {
             let Some((mut token, parent)) = token::get(draft, &key)? else { return Err(Refusal::Unauthenticated) };
             if token.uses < 0 {
@@ -395,8 +427,11 @@ async fn count_use(worker: &Worker, caller: Caller, facts: &RefCell<Facts>) -> R
             token::put(draft, &key, &token, &parent)?;
             Ok((token, parent))
         })
-        .await?;
-    let (token, parent) = used;
+        .await;
+    if matches!(taken, Err(Refusal::NotLeader)) {
+        facts.borrow_mut().use_taken = false;
+    }
+    let ((token, parent), _) = taken?;
     let last_use = token.uses < 0;
     Ok(Caller { session: Some(Arc::new(Session::new(key, token, parent))), counts: false, last_use })
 }

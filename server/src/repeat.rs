@@ -4,11 +4,15 @@
 //! work then also puts a row that says so, with the answer where that holds no secret. The same id of the same caller
 //! finds the row, on whichever node leads by then, and is answered from it. Writes without an id pay nothing for this.
 
+use std::collections::HashMap;
+
 use keyward_crypto::Keyring;
-use keyward_model::{Id, Table, Timestamp};
+use keyward_model::{Change, Id, Table, Timestamp};
+use keyward_storage::{Reader, StoreError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::app::Worker;
 use crate::barrier::{Columns, Draft, Opened};
 use crate::http::answer::{Answer, Envelope, Form};
 use crate::http::request::{Face, Request};
@@ -19,6 +23,14 @@ pub const KEPT_S: i64 = 600;
 /// Writes that are remembered at once. Over it new ones with an id are refused: to forget one early would break what was
 /// promised to its caller.
 pub const KEPT_MAX: u64 = 65_536;
+/// Of these, how many one token may have: no caller takes the place of all others.
+pub const KEPT_MAX_OF_ONE: u64 = KEPT_MAX / 16;
+/// Bytes of a row's key that say whose it is, so that they can be counted.
+const CALLER_BYTES: usize = 8;
+/// Rows that are read at once to count them.
+const COUNT_ROWS: usize = 1024;
+/// What an answer says that tells of an earlier one.
+const TAKEN: &[u8] = b"taken before";
 /// Bytes of an answer that is kept; a longer one is not.
 const ANSWER_BYTES_MAX: usize = 4096;
 /// Bytes of a caller's id.
@@ -33,6 +45,13 @@ pub struct CallersId(Box<str>);
 pub struct Mark {
     key: [u8; 32],
     digest: [u8; 32],
+}
+
+/// How many writes are remembered, in all and of each caller; those under way left out.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    all: u64,
+    of: HashMap<[u8; CALLER_BYTES], u64>,
 }
 
 /// What is remembered of a write that was done.
@@ -80,7 +99,9 @@ impl Mark {
     /// The mark of `request` if it has an id and may change something; `caller` is the row key of its token.
     pub fn of(request: &Request, caller: &[u8; 32], keyring: &Keyring) -> Option<Self> {
         let CallersId(id) = request.callers_id.as_ref().filter(|_| request.may_change())?;
-        let key = keyring.token_hash(&[b"repeat\0", &caller[..], id.as_bytes()].concat());
+        let mut key = keyring.token_hash(&[b"repeat\0", &caller[..], id.as_bytes()].concat());
+        let whose = keyring.token_hash(&[b"repeats of\0", &caller[..]].concat());
+        key[..CALLER_BYTES].copy_from_slice(&whose[..CALLER_BYTES]);
         let mut digest = Sha256::new();
         let face = if request.face == Face::Native { "native" } else { "compatible" };
         let ttl = request.wrap_ttl.map_or(0, |ttl| ttl.as_nanos()).to_be_bytes();
@@ -92,6 +113,25 @@ impl Mark {
         digest.update(ttl);
         digest.update(&request.body);
         Some(Self { key, digest: digest.finalize().into() })
+    }
+
+    /// The mark of `request`, and what was done under it, as the state tells that can be read now.
+    ///
+    /// # Errors
+    /// Sealed, the row cannot be read, or the id stands for another request of this caller's.
+    pub fn find(
+        worker: &Worker,
+        request: &Request,
+        caller: &[u8; 32],
+    ) -> Result<(Option<Self>, Option<Box<Done>>), Refusal> {
+        let barrier = &worker.app.barrier;
+        if request.callers_id.is_none() {
+            return Ok((None, None));
+        }
+        let Some(mark) = Self::of(request, caller, &*barrier.keyring()?) else { return Ok((None, None)) };
+        let found = barrier.read(worker.reader(), Table::Repeats, mark.key())?;
+        let done = found.map(|opened| mark.judge(&opened, barrier.now())).transpose()?.flatten();
+        Ok((Some(mark), done))
     }
 
     /// The place of its row.
@@ -138,6 +178,75 @@ impl Mark {
         let body = serde_json::to_vec(&done).map_err(|error| Refusal::internal(error.to_string()))?;
         let columns = Columns { due: Some(at.plus_seconds(KEPT_S).0), ..Columns::default() };
         draft.put(Table::Repeats, &self.key, columns, &body)
+    }
+}
+
+impl Remembered {
+    /// Of a state.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of_state(reader: &Reader) -> Result<Self, StoreError> {
+        let mut remembered = Self::default();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let rows = reader.scan(Table::Repeats, after.as_deref(), COUNT_ROWS)?;
+            for row in &rows {
+                remembered.add(&row.key);
+            }
+            match rows.into_iter().last() {
+                Some(last) => after = Some(last.key),
+                None => return Ok(remembered),
+            }
+        }
+    }
+
+    /// Takes note of an applied change.
+    pub fn note(&mut self, change: &Change) {
+        match change {
+            Change::Put { table: Table::Repeats, row } if row.rev == 1 => self.add(&row.key),
+            Change::Remove { table: Table::Repeats, key, .. } => {
+                self.all = self.all.saturating_sub(1);
+                let whose = whose(key);
+                let left = self.of.get(&whose).map_or(0, |rows| rows.saturating_sub(1));
+                if left == 0 {
+                    self.of.remove(&whose);
+                } else {
+                    self.of.insert(whose, left);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, key: &[u8]) {
+        self.all += 1;
+        *self.of.entry(whose(key)).or_default() += 1;
+    }
+
+    /// In all.
+    pub fn all(&self) -> u64 {
+        self.all
+    }
+
+    /// Whether there is room for one more of the caller of `mark`.
+    pub fn has_room(&self, mark: &Mark) -> bool {
+        self.all < KEPT_MAX && self.of.get(&whose(&mark.key)).is_none_or(|rows| *rows < KEPT_MAX_OF_ONE)
+    }
+}
+
+fn whose(key: &[u8]) -> [u8; CALLER_BYTES] {
+    key.first_chunk().copied().unwrap_or_default()
+}
+
+/// Whether an answer says for sure what became of an earlier request with the same id: that it is done, by now or before, or
+/// that the id stands for another one. Any other refusal is about this time only: what allowed the earlier one may be gone
+/// because it was done.
+pub fn settles(status: u16, body: &[u8]) -> bool {
+    match status {
+        200..=299 | 422 => true,
+        409 => body.windows(TAKEN.len()).any(|text| text == TAKEN),
+        _ => false,
     }
 }
 

@@ -16,7 +16,7 @@ use keyward_model::event::EventKind;
 use super::disk::{Segment, sync_dir};
 use super::{JournalError, io_error};
 use crate::chain::Chain;
-use crate::checkpoint::Signed;
+use crate::checkpoint::{CHECKPOINT_EVENTS, Signed};
 use crate::line;
 use crate::reader::{Reader, Token};
 
@@ -39,11 +39,15 @@ pub(super) struct Recovered {
     pub(super) segment: Segment,
     pub(super) end: u64,
     pub(super) cut: Option<Cut>,
+    /// See [`Journal::unfinished`](super::Journal::unfinished).
+    pub(super) unfinished: Vec<String>,
 }
 
 /// What a segment holds.
 struct Scan {
     chain: Chain,
+    /// The ids of the last records, as far back as they name the highest index of the log.
+    unfinished: Vec<String>,
     /// End of the last record.
     end: u64,
     /// Whether the segment says how far the log is recorded.
@@ -80,11 +84,11 @@ pub(super) fn recover(dir: &Path, stream: &str) -> Result<Recovered, JournalErro
             // It ends with a checkpoint.
             chain.last_index = chain.last_index.max(self::scan(&path, stream, first)?.chain.last_index);
         }
-        return Ok(Recovered { chain, segment, end: scan.end, cut });
+        return Ok(Recovered { chain, segment, end: scan.end, cut, unfinished: scan.unfinished });
     }
     let segment = Segment::create(&dir.join(segment_name(stream, 1)))?;
     sync_dir(dir).map_err(|source| io_error(dir, source))?;
-    Ok(Recovered { chain: Chain::start(stream), segment, end: 0, cut })
+    Ok(Recovered { chain: Chain::start(stream), segment, end: 0, cut, unfinished: Vec::new() })
 }
 
 /// The stream's segments with their first `seq`, in order.
@@ -123,7 +127,14 @@ pub(super) fn hash_of(dir: &Path, stream: &str, seq: u64) -> io::Result<Option<[
 fn scan(path: &Path, stream: &str, first: u64) -> Result<Scan, JournalError> {
     let failed = |source| io_error(path, source);
     let mut reader = Reader::open(path).map_err(failed)?;
-    let mut scan = Scan { chain: Chain::start(stream), end: 0, knows_index: false, used: 0, lines_behind: false };
+    let mut scan = Scan {
+        chain: Chain::start(stream),
+        unfinished: Vec::new(),
+        end: 0,
+        knows_index: false,
+        used: 0,
+        lines_behind: false,
+    };
     let mut torn = false;
     while let Some((at, token)) = reader.token().map_err(failed)? {
         match token {
@@ -144,16 +155,24 @@ fn scan(path: &Path, stream: &str, first: u64) -> Result<Scan, JournalError> {
                 scan.chain.seq = line.seq;
                 scan.chain.hash = line.hash;
                 let mut index = line.index.unwrap_or(0);
+                let mut is_next = line.index != Some(scan.chain.last_index);
                 if line.event == EventKind::AuditCheckpoint.name() {
                     let signed = Signed::parse(line.checkpoint.unwrap_or_default());
-                    index = signed.map_err(|line::NonCanonical| damaged())?.says.index;
+                    let says = signed.map_err(|line::NonCanonical| damaged())?.says;
+                    index = says.index;
+                    is_next = says.count < CHECKPOINT_EVENTS; // else it may stand amid the records of one index
                     scan.knows_index = true;
                     scan.chain.covered(line.hash);
                 } else {
                     let ts = Timestamp::parse_rfc3339(line.ts).ok_or_else(damaged)?;
                     scan.chain.covered_later(&line.hash, ts);
                 }
+                if is_next {
+                    scan.unfinished.clear();
+                }
                 scan.chain.last_index = scan.chain.last_index.max(index);
+                let of_last = line.id.filter(|_| line.index == Some(scan.chain.last_index));
+                scan.unfinished.extend(of_last.map(str::to_owned));
                 scan.end = at + bytes.len() as u64 + 1;
             }
             Token::Unfinished(_) | Token::Hole => torn = true,

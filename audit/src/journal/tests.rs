@@ -333,6 +333,34 @@ fn the_last_index_is_found_again() {
 }
 
 #[test]
+fn a_batch_of_the_log_that_may_be_torn_is_told() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(dir.path());
+    append(&journal, 1);
+    assert!(journal.unfinished().is_empty());
+    let mut batch = journal.batch();
+    let intents: Vec<Vec<u8>> = (10..13).map(|n| crate::intent(&read_event(n))).collect();
+    for intent in &intents {
+        batch.push_intent(intent, LogPlace { term: 1, index: 7 }).unwrap();
+    }
+    journal.append_lazy(&mut batch).unwrap();
+    drop(journal);
+    let ids: Vec<_> = intents.iter().map(|intent| crate::id_of(intent).unwrap().to_owned()).collect();
+    assert_eq!(open(dir.path()).unfinished(), ids);
+
+    let path = segments(dir.path()).pop().unwrap();
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+    let journal = open(dir.path());
+    assert_eq!(journal.unfinished(), &ids[..2]);
+    assert_eq!(journal.last_index(), 7);
+    append(&journal, 1);
+    drop(journal);
+    assert!(open(dir.path()).unfinished().is_empty(), "what follows was written after all of it");
+    assert_eq!(crate::id_of(b"{}"), None);
+}
+
+#[test]
 fn checkpoints_come_by_number_and_by_time() {
     let dir = TempDir::new().unwrap();
     let journal = open(dir.path());

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::slice::Iter;
 
-use super::Trail;
+use super::trail::Trail;
 use crate::line;
 use crate::reader::{Reader, Token};
 

@@ -90,9 +90,14 @@ impl<'a> StreamCheck<'a> {
         self.found(seq, FindingKind::Fork);
     }
 
-    /// The findings, once all segments have been seen.
-    pub(super) fn finish(mut self) -> StreamReport {
-        for head in &self.expected.heads {
+    /// `seq` of the last record so far.
+    pub(super) fn last(&self) -> u64 {
+        self.report.last
+    }
+
+    /// The findings, once all segments have been seen. `furthest`: it must reach the expected heads.
+    pub(super) fn finish(mut self, furthest: bool) -> StreamReport {
+        for head in self.expected.heads.iter().filter(|_| furthest) {
             if head.stream == self.report.stream && head.seq > self.report.last {
                 self.found(self.report.last + 1, FindingKind::Gap);
             }

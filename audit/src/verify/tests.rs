@@ -1,9 +1,11 @@
 use std::collections::BTreeSet;
+use std::fs;
 
 use keyward_model::{Id, Secret};
 use tempfile::TempDir;
 
 use super::*;
+use crate::line;
 use crate::record::tests::read_event;
 use crate::{AuditKey, Durability, Journal, Options};
 
@@ -204,6 +206,56 @@ fn a_fork_between_folders_is_found_where_it_begins() {
     written(&other, 4 << 10, 20, 2);
     let report = verify(&both(&other), &Expected::default()).unwrap();
     assert_eq!(report.streams.iter().map(|stream| stream.errors.len()).sum::<usize>(), 1, "{report:?}");
+}
+
+#[test]
+fn closed_segments_may_be_moved_to_an_archive() {
+    let place = TempDir::new().unwrap();
+    let [live, archive, copy] = ["live", "archive", "copy"].map(|name| place.path().join(name));
+    let (_, head) = written(&live, 4 << 10, 60, 1);
+    let all = files(&live);
+    assert!(all.len() > 4);
+    for folder in [&archive, &copy] {
+        fs::create_dir(folder).unwrap();
+    }
+    for path in &all {
+        fs::copy(path, copy.join(path.file_name().unwrap())).unwrap();
+    }
+    for path in &all[..all.len() - 2] {
+        fs::rename(path, archive.join(path.file_name().unwrap())).unwrap();
+    }
+    let expected = Expected { heads: vec![head.clone()], ..keys(1) };
+    let check = |folders: &[&PathBuf]| {
+        verify(&folders.iter().map(|folder| (*folder).clone()).collect::<Vec<_>>(), &expected).unwrap()
+    };
+    let kinds = |report: &Report| {
+        report.streams.iter().flat_map(|stream| &stream.errors).map(|found| found.kind).collect::<Vec<_>>()
+    };
+    for folders in [[&archive, &live], [&live, &archive]] {
+        let report = check(&folders);
+        assert!(report.ok && report.streams.len() == 1, "{report:?}");
+        assert_eq!((report.streams[0].first, &report.streams[0].folder), (1, &live));
+    }
+    // An older copy beside: the furthest has to reach the head. What the archive lacks is still found.
+    let report = check(&[&archive, &copy]);
+    assert!(report.ok && report.streams.len() == 2, "{report:?}");
+    assert_eq!(kinds(&check(&[&archive])), [FindingKind::Gap]);
+    assert_eq!(kinds(&check(&[&live])), [FindingKind::Gap]);
+    let report = check(&[&live, &copy]);
+    assert!(report.ok, "what came before is in the copy: {report:?}");
+    let moved = files(&archive).pop().unwrap();
+    fs::rename(&moved, place.path().join("lost")).unwrap();
+    assert_eq!(kinds(&check(&[&archive, &live])), [FindingKind::Gap]);
+    fs::rename(place.path().join("lost"), &moved).unwrap();
+
+    // Another history in the place of the newest segments.
+    let other = place.path().join("other");
+    written(&other, 4 << 10, 60, 2);
+    for path in &files(&other)[..2] {
+        fs::remove_file(path).unwrap();
+    }
+    let report = check(&[&archive, &other]);
+    assert!(kinds(&report).contains(&FindingKind::Fork), "{report:?}");
 }
 
 #[test]

@@ -18,10 +18,10 @@ use crate::mounts::{self, Kind, Mount};
 use crate::pep::Permit;
 use crate::record::{Facts, Receipt};
 use crate::refusal::Refusal;
-use crate::repeat::{Done, KEPT_MAX, Kept, Mark};
+use crate::repeat::{Done, Kept, Mark};
 
-const FULL: &str = "too many writes with an Idempotency-Key are remembered: nothing was changed; try again in some \
-                    minutes, or without";
+const FULL: &str = "too many writes with an Idempotency-Key are remembered, of this token or in all: nothing was changed; \
+                    try again in some minutes, or without";
 
 /// A permitted request in the hands of its endpoint.
 pub struct Context<'a> {
@@ -136,14 +136,11 @@ impl<'a> Context<'a> {
     /// # Errors
     /// [`Refusal::Repeated`] if so; the id stands for another request.
     pub fn refuse_again(&self) -> Result<(), Refusal> {
-        let Some(session) = self.permit.session().filter(|_| self.request.callers_id.is_some()) else { return Ok(()) };
-        let barrier = &self.worker.app.barrier;
-        let Some(mark) = Mark::of(self.request, &session.key, &*barrier.keyring()?) else { return Ok(()) };
-        let found = barrier.read(self.reader(), Table::Repeats, mark.key())?;
-        match found.map(|opened| mark.judge(&opened, barrier.now())).transpose()?.flatten() {
-            Some(done) => Err(Refusal::Repeated(done)),
-            None => {
-                self.mark.set(Some(mark));
+        let Some(session) = self.permit.session() else { return Ok(()) };
+        match Mark::find(self.worker, self.request, &session.key)? {
+            (_, Some(done)) => Err(Refusal::Repeated(done)),
+            (mark, None) => {
+                self.mark.set(mark);
                 Ok(())
             }
         }
@@ -209,10 +206,13 @@ impl<'a> Context<'a> {
             self.mount_stands(draft)?;
             let decided = decide(draft)?;
             if let Some(mark) = mark.filter(|_| draft.changes_anything()) {
-                if self.worker.app.barrier.generations().repeats() >= KEPT_MAX {
+                let (kind, version) = (self.facts.borrow().kind, self.facts.borrow().version);
+                if self.worker.app.barrier.generations().repeats().has_room(&mark) {
+                    mark.remember(draft, self.request.id, version, keep(&decided))?;
+                } else if kind != EventKind::TokenRevoked {
+                    // A revocation is never put off for this: done twice, it does no more than once.
                     return Err(Refusal::Unavailable(FULL.into()));
                 }
-                mark.remember(draft, self.request.id, self.facts.borrow().version, keep(&decided))?;
             }
             Ok(decided)
         };

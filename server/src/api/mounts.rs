@@ -326,16 +326,16 @@ async fn disable(context: &Context<'_>, auth: bool, place: &str) -> Result<Answe
         return Err(Refusal::malformed(format!("cannot unmount \"{place}\"")));
     }
     // Closed first, so that nothing is written below it while it is emptied; then emptied in bounded commands.
-    let found = context
-        .write(|draft| {
-            let Some(mut mount) = current_at(draft, place)? else { return Ok(None) };
-            mount.closed = Some(Closed::Removing);
-            put(draft, &mount)?;
-            Ok(Some(mount))
-        })
-        .await?;
+    let mut found = None;
+    let close = |draft: &mut Draft<'_>| {
+        found = current_at(draft, place)?;
+        let Some(mount) = &mut found else { return Ok(()) };
+        mount.closed = Some(Closed::Removing);
+        put(draft, mount)
+    };
+    let answer = context.write_answer(close, |()| Ok(Answer::no_content())).await?;
     if let Some(mount) = found {
         Closing::of(&mount).finish(context.worker, context.facts()).await?;
     }
-    Ok(Answer::no_content())
+    Ok(answer)
 }

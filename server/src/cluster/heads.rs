@@ -21,6 +21,11 @@ use crate::refusal::Refusal;
 const HEAD: &str = "cluster/audit/";
 /// Heads that are kept: of all members, and of streams that went on under another name.
 pub const HEADS_MAX: usize = 64;
+/// Of these, how many of one node: its stream, and those that it replaced.
+pub const HEADS_MAX_OF_ONE: usize = 4;
+/// How far an incarnation of a stream may be above the newest known one. They are raised by hand, one at a time; some may
+/// have ended before they gave a head, and a node that was refused once would stay refused.
+const INCARNATIONS_AHEAD_MAX: u64 = 100;
 /// How often a node gives its head while records come in, and after how many records at once.
 const EVERY: Duration = Duration::from_secs(5);
 const RECORDS_MAX: u64 = 1000;
@@ -43,8 +48,11 @@ pub struct HeadRow {
 pub enum NotTaken {
     /// It is no head of this node's, or signed with another key than those before.
     Foreign,
-    /// A later record of the stream is known, or another one at its place.
+    /// Another record is known at its place.
     Contradicts,
+    /// A later record of the stream is known: it was overtaken on its way, or the stream's end was cut off, which its node
+    /// finds out by itself.
+    Older,
     /// Not now.
     Refused(Refusal),
 }
@@ -92,6 +100,15 @@ pub fn check_own(journal: &Journal, reader: &Reader) -> Result<u64, String> {
     let row = reader.row(Table::Config, &key_of(journal.stream())).map_err(|error| error.to_string())?;
     let Some(row) = row else { return Ok(0) };
     let (head, _) = decode(&row.body).map_err(|refusal| format!("{refusal:?}"))?;
+    if head.key != journal.public_key() {
+        // Whoever made it up does not stop this node; whoever holds its key now is not who began the stream.
+        tracing::error!(
+            stream = journal.stream(),
+            "the cluster remembers this node's audit stream as signed with another key than that in identity.json: compare \
+             what `keyward audit heads` shows of it with the keys that were noted"
+        );
+        return Ok(head.seq);
+    }
     let has = journal.head().0;
     let what = if has < head.seq {
         format!("ends at record {has}, and the cluster remembers record {}: its end was cut off", head.seq)
@@ -125,6 +142,10 @@ pub async fn turn(worker: &Worker, progress: &mut Progress) {
         Ok(Some(seq)) => progress.given = Some((seq, now)),
         Ok(None) => {}
         Err(NotTaken::Refused(_)) => progress.not_before = Some(now + AGAIN_AFTER),
+        Err(NotTaken::Older) => {
+            tracing::debug!("the cluster has a later head of this node's audit stream");
+            progress.not_before = Some(now + EVERY);
+        }
         Err(refused) => {
             tracing::error!(?refused, "the cluster does not take the head of this node's audit stream");
             progress.not_before = Some(now + EVERY);
@@ -202,47 +223,69 @@ pub async fn take(worker: &Worker, peer: u64, text: &[u8]) -> Result<(), NotTake
 }
 
 async fn keep(worker: &Worker, node: Id, head: &SignedHead) -> Result<(), NotTaken> {
-    let of_node = format!("{node}-");
-    if !head.stream.strip_prefix(&of_node).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit())) {
-        return Err(NotTaken::Foreign);
-    }
+    let Some(incarnation) = incarnation_of(node, &head.stream) else { return Err(NotTaken::Foreign) };
     let barrier = &worker.app.barrier;
     let request = Id::random(barrier.entropy());
     let (kept, _) =
-        barrier.write(&worker.snapshots, request, &Vec::new, |draft| Ok(put(draft, &of_node, head))).await?;
+        barrier.write(&worker.snapshots, request, &Vec::new, |draft| Ok(put(draft, node, incarnation, head))).await?;
     kept
 }
 
-fn put(draft: &mut Draft<'_>, of_node: &str, head: &SignedHead) -> Result<(), NotTaken> {
+/// The incarnation that the name of a stream of `node` says; each has one name.
+fn incarnation_of(node: Id, stream: &str) -> Option<u64> {
+    let incarnation = stream.strip_prefix(&format!("{node}-"))?.parse().ok()?;
+    (keyward_audit::stream_name(node, incarnation) == stream).then_some(incarnation)
+}
+
+fn put(draft: &mut Draft<'_>, node: Id, incarnation: u64, head: &SignedHead) -> Result<(), NotTaken> {
     let key = key_of(&head.stream);
-    for other in draft.keys_below(Table::Config, &key_of(of_node), None, HEADS_MAX)? {
+    let mut newest = None;
+    for other in draft.keys_below(Table::Config, &key_of(&format!("{node}-")), None, HEADS_MAX)? {
         let Some(opened) = draft.get(Table::Config, &other)? else { continue };
         let (known, _) = decode(opened.body.expose())?;
         if known.key != head.key {
             return Err(NotTaken::Foreign);
         }
-        if other == key && (head.seq < known.seq || (head.seq == known.seq && head.hash != known.hash)) {
-            return Err(NotTaken::Contradicts);
+        newest = newest.max(incarnation_of(node, &known.stream));
+        if other == key && head.seq < known.seq {
+            return Err(NotTaken::Older);
         }
         if other == key && head.seq == known.seq {
-            return Ok(());
+            return if head.hash == known.hash { Ok(()) } else { Err(NotTaken::Contradicts) };
         }
     }
-    make_room(draft, &key)?;
+    if newest.is_some_and(|newest| incarnation > newest.saturating_add(INCARNATIONS_AHEAD_MAX)) {
+        return Err(NotTaken::Foreign);
+    }
+    make_room(draft, node, &key)?;
     let row = HeadRow { checkpoint: head.text.clone(), taken: draft.now() };
     let body = serde_json::to_vec(&row).map_err(|error| Refusal::internal(error.to_string()))?;
     Ok(draft.put(Table::Config, &key, Columns::default(), &body)?)
 }
 
-/// Lets go of the head that did not move for the longest time, where there is no room for one more.
-fn make_room(draft: &mut Draft<'_>, key: &[u8]) -> Result<(), Refusal> {
+/// Lets go of a head where there is no room for one more: of the node's own heads the oldest if it has its share, else the
+/// oldest of nodes that are no members any more. What one member sends never costs another one its heads.
+fn make_room(draft: &mut Draft<'_>, node: Id, key: &[u8]) -> Result<(), Refusal> {
     if draft.exists(Table::Config, key)? {
         return Ok(());
     }
+    let of_node = key_of(&format!("{node}-"));
     let keys = draft.keys_below(Table::Config, HEAD.as_bytes(), None, HEADS_MAX)?;
+    let (own, mut others): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| key.starts_with(&of_node));
+    if own.len() >= HEADS_MAX_OF_ONE {
+        return remove_oldest(draft, own);
+    }
     if keys.len() < HEADS_MAX {
         return Ok(());
     }
+    let members = rows::draft_nodes(draft)?;
+    let members: Vec<_> = members.iter().map(|(_, row)| key_of(&format!("{}-", row.node))).collect();
+    others.retain(|key| !members.iter().any(|member| key.starts_with(member)));
+    remove_oldest(draft, others)
+}
+
+/// Removes the one that did not move for the longest time.
+fn remove_oldest(draft: &mut Draft<'_>, keys: Vec<Vec<u8>>) -> Result<(), Refusal> {
     let mut oldest = None;
     for key in keys {
         let Some(opened) = draft.get(Table::Config, &key)? else { continue };

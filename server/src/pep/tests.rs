@@ -103,3 +103,18 @@ fn a_policy_name_in_capitals_needs_the_right_to_its_lower_case() {
         }
     });
 }
+
+#[test]
+fn what_took_a_use_or_has_no_token_is_not_begun_anew() {
+    on_a_node(async |worker, _| {
+        let mut asked = request(worker, "root", "PUT", "secret/data/s", "{}");
+        let facts = RefCell::new(Facts::new(asked.id, asked.received, None, "vault"));
+        assert!(untouched(&facts) && !may_begin_again(&asked, &facts));
+        asked.callers_id = Some(crate::repeat::CallersId::read(b"x").unwrap());
+        assert!(!may_begin_again(&asked, &facts), "without a token nothing is kept under the id");
+        facts.borrow_mut().token = Some(Arc::clone(&worker.session("root").unwrap().unwrap().name));
+        assert!(may_begin_again(&asked, &facts));
+        facts.borrow_mut().use_taken = true;
+        assert!(!untouched(&facts) && !may_begin_again(&asked, &facts));
+    });
+}

@@ -1,5 +1,6 @@
 use std::rc::Rc;
 
+use keyward_model::Row;
 use serde_json::{Value, json};
 
 use super::*;
@@ -41,8 +42,10 @@ fn what_takes_effect_once() {
         ("PUT", "sys/policies/acl/p", r#"{"policy":"path \"a\" {}"}"#, true),
         ("DELETE", "sys/policies/acl/p", "", true),
         ("PUT", "sys/mounts/more", r#"{"type":"kv"}"#, true),
-        ("PUT", "sys/remount", r#"{"from":"more","to":"less"}"#, false),
-        ("DELETE", "sys/mounts/less", "", false),
+        ("PUT", "sys/mounts/more/tune", r#"{"description":"d"}"#, true),
+        ("PUT", "sys/mounts/more/tune", r#"{"options":{"version":"2"}}"#, true),
+        ("PUT", "sys/remount", r#"{"from":"more","to":"less"}"#, true),
+        ("DELETE", "sys/mounts/less", "", true),
         ("PUT", "sys/rotate", "", true),
         // Answers with a secret in them are not kept.
         ("PUT", "auth/token/create", "{}", false),
@@ -124,7 +127,7 @@ fn it_is_kept_within_bounds() {
         let generations = worker.app.barrier.generations();
         let count = || worker.reader().count(Table::Repeats).unwrap();
         ask(worker, "root", "PUT", "secret/data/s", body).await;
-        assert_eq!((count(), generations.repeats()), (0, 0), "a write without an id pays nothing");
+        assert_eq!((count(), generations.repeats().all()), (0, 0), "a write without an id pays nothing");
         for number in 0..300 {
             send(worker, "root", &format!("{number}"), "PUT", "secret/data/s", body).await;
         }
@@ -134,7 +137,7 @@ fn it_is_kept_within_bounds() {
         for id in ["read", "0"] {
             assert_eq!(send(worker, "root", id, "GET", "secret/data/s", "").await.0, 200);
         }
-        assert_eq!((count(), generations.repeats()), (300, 300));
+        assert_eq!((count(), generations.repeats().all()), (300, 300));
 
         assert_eq!(repeats::forget(worker).await, Ok(0));
         clock.advance(660);
@@ -143,13 +146,115 @@ fn it_is_kept_within_bounds() {
             removed.push(repeats::forget(worker).await.unwrap());
         }
         assert_eq!(removed, [256, 44, 0]);
-        assert_eq!((count(), generations.repeats()), (0, 0));
+        assert_eq!((count(), generations.repeats().all()), (0, 0));
+        assert!(generations.repeats().of.is_empty());
+    });
+}
 
-        generations.set_repeats(KEPT_MAX);
-        let (status, answer) = send(worker, "root", "more", "PUT", "secret/data/s", body).await;
+/// As many more rows as `rows` of the caller `whose`.
+fn fill(worker: &Worker, whose: &[u8], rows: u64) {
+    let mut remembered = worker.app.barrier.generations().repeats();
+    for _ in 0..rows {
+        let row = Row { key: whose.to_vec(), rev: 1, group: vec![], due: None, head: None, body: vec![] };
+        remembered.note(&Change::Put { table: Table::Repeats, row });
+    }
+}
+
+#[test]
+fn one_caller_does_not_take_the_place_of_others() {
+    on_a_node(async |worker, _| {
+        for id in ["a", "b", "c"] {
+            let made = json!({ "id": id, "policies": ["root"] }).to_string();
+            assert_eq!(ask(worker, "root", "POST", "auth/token/create", &made).await.0, 200);
+        }
+        let write =
+            async |token: &str, id: &str| send(worker, token, id, "PUT", "secret/data/s", r#"{"data":{}}"#).await;
+        let first = write("root", "1").await;
+        assert_eq!(first.0, 200);
+        let of_root = worker.reader().scan(Table::Repeats, None, 1).unwrap().remove(0).key;
+        fill(worker, &of_root, KEPT_MAX_OF_ONE - 1);
+        let (status, answer) = write("root", "2").await;
         assert_eq!(status, 503, "{answer}");
-        assert_eq!(newest(worker, "s").await, 301);
-        generations.set_repeats(0);
+        assert!(error(&answer).starts_with("too many writes with an Idempotency-Key are remembered"), "{answer}");
+        assert_eq!(newest(worker, "s").await, 1);
+        assert_eq!(write("root", "1").await, first, "what is remembered stays so");
+        assert_eq!(write("a", "1").await.0, 200);
+        let revoke = async |token: &str| {
+            let body = json!({ "token": token }).to_string();
+            send(worker, "root", token, "PUT", "auth/token/revoke", &body).await.0
+        };
+        assert_eq!(revoke("b").await, 204, "a revocation is not put off");
+        assert!(worker.session("b").unwrap().is_none());
+
+        fill(worker, &[9; 32], KEPT_MAX);
+        assert_eq!(write("a", "2").await.0, 503);
+        assert_eq!(revoke("c").await, 204);
+
+        *worker.app.barrier.generations().repeats() = Remembered::of_state(worker.reader()).unwrap();
+        assert_eq!(worker.app.barrier.generations().repeats().all(), 2);
+        assert_eq!(write("root", "2").await.0, 200);
+    });
+}
+
+#[test]
+fn what_is_due_by_the_clock_of_the_log_is_forgotten() {
+    on_a_node(async |worker, _| {
+        send(worker, "root", "1", "PUT", "secret/data/s", r#"{"data":{}}"#).await;
+        assert_eq!(repeats::forget(worker).await, Ok(0));
+        // Another node led, whose clock goes before.
+        let ahead = worker.app.barrier.now().plus_seconds(660);
+        worker.app.barrier.generations().note_time(ahead);
+        assert_eq!(repeats::forget(worker).await, Ok(1));
+    });
+}
+
+#[test]
+fn whoever_may_only_create_is_told_that_it_was_done() {
+    on_a_node(async |worker, clock| {
+        let policy = json!({ "policy": r#"path "secret/data/*" { capabilities = ["create"] }"# }).to_string();
+        assert!(ask(worker, "root", "PUT", "sys/policies/acl/creates", &policy).await.0 < 300);
+        let made = json!({ "id": "t", "policies": ["creates"] }).to_string();
+        assert_eq!(ask(worker, "root", "POST", "auth/token/create", &made).await.0, 200);
+        let write = async |id: &str| send(worker, "t", id, "PUT", "secret/data/s", r#"{"data":{"a":"1"}}"#).await;
+        let first = write("1").await;
+        assert_eq!(first.0, 200, "{}", first.1);
+        assert_eq!(write("1").await, first);
+        assert_eq!(write("2").await.0, 403, "another write is an update");
+        let other = send(worker, "t", "1", "PUT", "secret/data/s", r#"{"data":{"a":"2"}}"#).await;
+        assert_eq!(other.0, 403, "{}", other.1);
+        assert_eq!(newest(worker, "s").await, 1);
+        clock.advance(KEPT_S);
+        assert_eq!(write("1").await.0, 403, "its time is up");
+    });
+}
+
+#[test]
+fn only_some_answers_say_what_became_of_the_first() {
+    on_a_node(async |worker, _| {
+        let done = Done { digest: [0; 32], request: [0; 16], at: Timestamp(0), version: Some(2), answer: None };
+        let repeated = Refusal::Repeated(Box::new(done));
+        for face in [Face::Compatible, Face::Native] {
+            let mut asked = request(worker, "root", "PUT", "secret/data/s", "{}");
+            asked.face = face;
+            let settles = |refusal: &Refusal| {
+                let answer = crate::api::render_refusal(&asked, refusal);
+                settles(answer.status, &answer.body(Id::ZERO))
+            };
+            assert!(settles(&repeated), "{face:?}");
+            assert!(settles(&Refusal::Problem(Problem::ID_REUSED)), "{face:?}");
+            for open in [
+                Refusal::Unauthenticated,
+                Refusal::Denied,
+                Refusal::malformed("x"),
+                Refusal::Absent,
+                Refusal::NotLeader,
+                Refusal::AuditUnavailable,
+                Refusal::Problem(Problem::CAS_MISMATCH),
+            ] {
+                assert!(!settles(&open), "{face:?} {open:?}");
+            }
+        }
+        assert!(settles(204, b"") && settles(200, b"{}"));
     });
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{check_place, current, put};
 use crate::api::Context;
-use crate::http::answer::{Answer, Form};
+use crate::http::answer::Answer;
 use crate::refusal::Refusal;
 
 /// Answers `sys/remount` and `sys/remount/status/<id>`.
@@ -50,32 +50,37 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     {
         return Err(Refusal::malformed(format!("cannot remount to destination {to}")));
     }
-    context
-        .write(|draft| {
-            let mounts = current(draft)?;
-            let mut mount = mounts
-                .iter()
-                .find(|mount| mount.path == from)
-                .cloned()
-                .ok_or_else(|| Refusal::malformed(format!("no matching mount at \"{from}\"")))?;
-            mount.serving()?;
-            let taken = mounts.iter().find(|m| m.path.starts_with(&to) || to.starts_with(&m.path));
-            if let Some(taken) = taken {
-                return Err(Refusal::malformed(format!("path already in use at \"{}\"", taken.path)));
-            }
-            check_place(to.starts_with("auth/"), &to, mount.type_name())?;
-            mount.path.clone_from(&to);
-            put(draft, &mount)
-        })
-        .await?;
     let id = Id::random(context.worker.app.barrier.entropy());
+    let answer = context
+        .write_answer(
+            |draft| {
+                let mounts = current(draft)?;
+                let mut mount = mounts
+                    .iter()
+                    .find(|mount| mount.path == from)
+                    .cloned()
+                    .ok_or_else(|| Refusal::malformed(format!("no matching mount at \"{from}\"")))?;
+                mount.serving()?;
+                let taken = mounts.iter().find(|m| m.path.starts_with(&to) || to.starts_with(&m.path));
+                if let Some(taken) = taken {
+                    return Err(Refusal::malformed(format!("path already in use at \"{}\"", taken.path)));
+                }
+                check_place(to.starts_with("auth/"), &to, mount.type_name())?;
+                mount.path.clone_from(&to);
+                put(draft, &mount)
+            },
+            |()| Ok(moved(id)),
+        )
+        .await?;
     context.worker.app.moves.note(id, from, to);
-    let mut answer = Answer::injected(&json!({ "migration_id": id.to_uuid() }));
-    if let Form::Envelope(envelope) = &mut answer.form {
-        envelope.warnings.push(
-            "Mount move has been queued. Progress will be reported in OpenBao's server log, tagged with the returned migration_id"
-                .into(),
-        );
-    }
     Ok(answer)
+}
+
+fn moved(id: Id) -> Answer {
+    let mut answer = Answer::injected(&json!({ "migration_id": id.to_uuid() }));
+    answer.warn(
+        "Mount move has been queued. Progress will be reported in OpenBao's server log, tagged with the returned migration_id"
+            .into(),
+    );
+    answer
 }

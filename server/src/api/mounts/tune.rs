@@ -15,6 +15,8 @@ use crate::http::json::{Kind as Json, Raw};
 use crate::mounts::{Closed, Kind, Mount};
 use crate::refusal::Refusal;
 
+const UPGRADING: &str = "Upgrading mount from version 1 to version 2. This mount will be unavailable for a brief period and will resume service shortly.";
+
 /// Answers for one mount.
 ///
 /// # Errors
@@ -104,29 +106,32 @@ fn wish(context: &Context<'_>) -> Result<Wish, Refusal> {
 
 async fn write(context: &Context<'_>, place: &str) -> Result<Answer, Refusal> {
     let wish = wish(context)?;
-    let raised = context
-        .write(|draft| {
-            let Some(mut mount) = current_at(draft, place)? else {
-                return Err(Refusal::malformed(format!("tune of path \"{place}\" failed: no mount entry found")));
-            };
-            mount.serving()?;
-            let from = mount.kind;
-            change(&mut mount, &wish)?;
-            let raised = from != mount.kind;
-            if raised {
-                mount.kind = from; // it becomes version 2 when its entries are
-                mount.closed = Some(Closed::Raising);
-            }
-            put(draft, &mount)?;
-            Ok(raised.then_some(mount))
-        })
+    let mut closed = None;
+    let answer = context
+        .write_answer(
+            |draft| {
+                let Some(mut mount) = current_at(draft, place)? else {
+                    return Err(Refusal::malformed(format!("tune of path \"{place}\" failed: no mount entry found")));
+                };
+                mount.serving()?;
+                let from = mount.kind;
+                change(&mut mount, &wish)?;
+                let raised = from != mount.kind;
+                if raised {
+                    mount.kind = from; // it becomes version 2 when its entries are
+                    mount.closed = Some(Closed::Raising);
+                }
+                put(draft, &mount)?;
+                closed = raised.then_some(mount);
+                Ok(raised)
+            },
+            |raised| Ok(Answer::warned(raised.then(|| UPGRADING.to_owned()).into_iter().collect())),
+        )
         .await?;
-    let Some(mount) = raised else { return Ok(Answer::no_content()) };
-    Closing::of(&mount).finish(context.worker, context.facts()).await?;
-    Ok(Answer::warned(vec![
-        "Upgrading mount from version 1 to version 2. This mount will be unavailable for a brief period and will resume service shortly."
-            .into(),
-    ]))
+    if let Some(mount) = closed {
+        Closing::of(&mount).finish(context.worker, context.facts()).await?;
+    }
+    Ok(answer)
 }
 
 fn change(mount: &mut Mount, wish: &Wish) -> Result<(), Refusal> {

@@ -43,7 +43,7 @@ fn heads_only_go_forward_and_only_their_node_moves_them() {
         assert_eq!(given(worker, two, &third).await, Err(NotTaken::Foreign), "another node's stream");
         assert_eq!(given(worker, one, &fifth).await, Ok(()));
         assert_eq!(given(worker, one, &fifth).await, Ok(()), "the same again says nothing new");
-        assert_eq!(given(worker, one, &third).await, Err(NotTaken::Contradicts), "its end was cut off");
+        assert_eq!(given(worker, one, &third).await, Err(NotTaken::Older), "overtaken, or its end was cut off");
         assert_eq!(given(worker, one, &other_fifth).await, Err(NotTaken::Contradicts), "another record at its place");
         assert_eq!(given(worker, one, &forged).await, Err(NotTaken::Foreign), "signed with another key");
         assert_eq!(given(worker, one, &next).await, Ok(()), "the next incarnation");
@@ -67,6 +67,42 @@ fn heads_are_bounded() {
         let kept = all(worker.reader()).unwrap();
         assert_eq!(kept.len(), HEADS_MAX);
         assert!(kept.iter().all(|(head, _)| !head.stream.starts_with("01010101")), "the oldest is gone");
+    });
+}
+
+#[test]
+fn one_member_takes_no_head_from_another() {
+    let (one, two) = (Id([1; 16]), Id([2; 16]));
+    on_a_node(async |worker, clock| {
+        let (_, innocent) = stream(two, 1, 2, 3);
+        assert_eq!(given(worker, two, &innocent).await, Ok(()));
+        for incarnation in 1..200 {
+            clock.advance(1);
+            assert_eq!(given(worker, one, &stream(one, incarnation, 1, 1).1).await, Ok(()));
+        }
+        let (_, far) = stream(one, 5000, 1, 1);
+        assert_eq!(given(worker, one, &far).await, Err(NotTaken::Foreign), "an incarnation out of nowhere");
+        for name in ["-1", "-01", "-00200", "-+200", "-"] {
+            let other = SignedHead { stream: format!("{one}{name}"), ..far.clone() };
+            assert_eq!(given(worker, one, &other).await, Err(NotTaken::Foreign), "another name of the same: {name}");
+        }
+        let kept: Vec<_> = all(worker.reader()).unwrap().into_iter().map(|(head, _)| head.stream).collect();
+        let own = (196..200).map(|incarnation| keyward_audit::stream_name(one, incarnation));
+        assert_eq!(kept, own.chain([innocent.stream]).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_remembered_head_of_another_key_does_not_stop_the_node() {
+    let node = Id([1; 16]);
+    on_a_node(async |worker, _| {
+        let (_, forged) = stream(node, 1, 9, 8);
+        assert_eq!(given(worker, node, &forged).await, Ok(()), "nothing was known before");
+        let (folder, _) = stream(node, 1, 1, 3);
+        let key = AuditKey::from_seed(&Secret::new([1; 32])).unwrap();
+        let options = Options { segment_bytes: 1 << 20, durability: Durability::Kernel, key };
+        let journal = Journal::open(folder.path(), node, 1, options).unwrap();
+        assert_eq!(check_own(&journal, worker.reader()), Ok(8));
     });
 }
 
