@@ -323,11 +323,13 @@ impl Applier {
         self.log_bytes_kept > 0 && self.standing.state().membership.nodes().count() > 1
     }
 
-    /// Promises nothing new: the log purges up to what the last snapshot names, which it did already.
+    /// Promises nothing new: the log purges up to what the last snapshot names, which it did already. After a start that is
+    /// where the log begins: the state is durable up to there, or it would not begin there.
     fn put_off(&self) -> io::Result<(SnapshotMeta, SnapshotData)> {
         self.purging.asked.store(false, Ordering::Release);
         let state = self.standing.state();
-        Ok((state.snapshot.clone().unwrap_or_default(), SnapshotData::Live(state.store.clone())))
+        let begin = || SnapshotMeta { last_log_id: self.log.purged(), last_membership: state.membership.clone() };
+        Ok((state.snapshot.clone().unwrap_or_else(begin), SnapshotData::Live(state.store.clone())))
     }
 
     /// Puts another state in the place of this one. Readers of the old one go on until they let go of it.

@@ -66,6 +66,29 @@ fn start_with(fs: &SimFs, dir: &Path, told: &Arc<Told>, log_bytes_max: u64) -> R
 }
 
 #[tokio::test]
+async fn a_node_starts_though_its_observer_lets_nothing_go_yet() {
+    let (fs, dir, told) = (SimFs::new(), TempDir::new().unwrap(), Arc::new(Told::default()));
+    let node = start_with(&fs, dir.path(), &told, 64 << 10).unwrap();
+    while node.status().purged.is_none() {
+        assert_eq!(node.submit(command(5000)).await, Ok(Outcome::Done));
+    }
+    node.shutdown().await.unwrap();
+    drop(node);
+    told.keeps.store(true, Ordering::SeqCst);
+    let node = start_with(&fs, dir.path(), &told, 64 << 10).unwrap();
+    let purged = node.status().purged;
+    for _ in 0..30 {
+        assert_eq!(node.submit(command(5000)).await, Ok(Outcome::Done));
+    }
+    assert_eq!(node.status().purged, purged, "what it may not let go stays");
+    told.keeps.store(false, Ordering::SeqCst);
+    while node.status().purged == purged {
+        assert_eq!(node.submit(command(5000)).await, Ok(Outcome::Done));
+    }
+    assert_eq!(*told.failures.lock().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn after_a_failed_flush_nothing_is_acknowledged_and_the_node_says_so() {
     for steps in [0, 1, 2, 3, 5, 8] {
         let (fs, dir, told) = (SimFs::new(), TempDir::new().unwrap(), Arc::new(Told::default()));
