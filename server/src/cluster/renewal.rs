@@ -243,12 +243,15 @@ fn alone(worker: &Worker, applicant: &Applicant) -> Result<Issuing, Refusal> {
 }
 
 /// Asks the leader, or, where none is known, whoever answers: a copy of a node that runs elsewhere hears of no leader.
+/// That one may lead: the others then name this node, at the address where it is not.
 async fn ask_leader(worker: &Worker, leader: Option<u64>, said: &Renew) -> io::Result<Issuing> {
     let app = &worker.app;
     let mut others = app.barrier.node().members();
-    others.retain(|member| member.node != app.cluster.number());
+    others.retain(|member| member.node != app.cluster.number() || member.address != said.place.node_address);
     let mut last = io::Error::new(io::ErrorKind::NotConnected, "no other member answers");
-    for first in others.iter().filter(|member| leader.is_none_or(|leader| leader == member.node)) {
+    let is_first =
+        |member: &&Member| leader.map_or(member.node != app.cluster.number(), |leader| leader == member.node);
+    for first in others.iter().filter(is_first) {
         let mut asked = first;
         for _ in 0..HOPS_MAX {
             match ask(worker, asked, said).await {
