@@ -1,12 +1,15 @@
 //! The node among its peers: who may be one, how they prove it, and how a new one comes in.
 //!
-//! Reading order: [`rows`] (what the cluster knows of itself), [`authority`] and [`certificate`] (what makes a member),
-//! [`names`] and [`tls`] (how members know each other), [`token`], [`wire`] and [`join`] (how a node becomes one),
+//! Reading order: [`rows`] (what the cluster knows of itself), `document` (how the node keeps its files), [`authority`] and
+//! [`certificate`] (what makes a member), [`names`] and [`tls`] (how members know each other), [`token`], [`wire`] and
+//! [`join`] (how a node becomes one),
 //! [`renewal`] (certificates after the first), [`rotation`] (authorities after the first), [`heads`] (where the audit of all
 //! nodes stands), [`node`] (this one), [`listener`] with `movable`, and [`dialer`] (its port, and theirs), [`recovery`] (when
 //! most of them are lost).
 
 pub mod rows;
+
+mod document;
 
 pub mod authority;
 

@@ -1,7 +1,6 @@
 //! This node among its peers: who it is, what it shows, and its port for them.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -21,6 +20,7 @@ use tokio::time::Instant;
 
 use super::authority::Subject;
 use super::certificate::{self, CertificateError, Held};
+use super::document;
 use super::join::pending;
 use super::listener::{self, Knock, Seats};
 use super::recovery::Recovery;
@@ -457,21 +457,7 @@ impl File {
     }
 
     fn read(folder: &Path) -> Result<Option<Self>, ClusterError> {
-        let path = folder.join(FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ClusterError::File { path, source }),
-        };
-        match serde_json::from_slice::<Self>(&text) {
-            Ok(file) if file.format == 1 => Ok(Some(file)),
-            Ok(file) => Err(ClusterError::Content(format!(
-                "{}: format {} is from a newer version of keyward; upgrade to use it",
-                path.display(),
-                file.format
-            ))),
-            Err(error) => Err(ClusterError::Content(format!("{}: {error}", path.display()))),
-        }
+        document::read(&folder.join(FILE))
     }
 }
 
@@ -514,7 +500,14 @@ pub(super) fn write_state(
     token: Option<Id>,
 ) -> Result<(), ClusterError> {
     let joined_with = token.map(|token| hex::encode(token.0));
-    let file = File { format: 1, cluster: cluster.to_uuid(), incarnation, starts: Vec::new(), joined_with, port };
+    let file = File {
+        format: document::FORMAT,
+        cluster: cluster.to_uuid(),
+        incarnation,
+        starts: Vec::new(),
+        joined_with,
+        port,
+    };
     file.write(folder)
 }
 

@@ -155,26 +155,14 @@ pub fn is_left_behind(worker: &Worker) -> bool {
 #[cfg(test)]
 mod tests {
     use keyward_crypto::RootKey;
-    use keyward_model::{Id, SeededEntropy, Timestamp};
+    use keyward_model::{Id, SeededEntropy};
 
     use super::*;
     use crate::cluster::authority::Authority;
 
     fn member(trusts: &[&str]) -> (u64, NodeRow) {
-        let row = NodeRow {
-            node: Id([1; 16]),
-            name: "n".into(),
-            incarnation: 1,
-            start: None,
-            node_address: "h:1".into(),
-            api_address: String::new(),
-            joined: Timestamp(0),
-            certificate_until: Timestamp(0),
-            replaces: None,
-            request: None,
-            trusts: trusts.iter().map(|name| (*name).to_owned()).collect(),
-        };
-        (1, row)
+        let trusts = trusts.iter().map(|name| (*name).to_owned()).collect();
+        (1, NodeRow { trusts, ..NodeRow::sample(1, "h:1") })
     }
 
     #[test]

@@ -358,24 +358,32 @@ pub(in crate::cluster) mod uuid {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_two_that_say_they_are_one_node_the_later_start_is_it() {
-        let mut row = NodeRow {
-            node: Id([1; 16]),
+impl NodeRow {
+    /// A member for tests.
+    pub(crate) fn sample(number: u8, address: &str) -> Self {
+        Self {
+            node: Id([number; 16]),
             name: "n".into(),
-            incarnation: 5,
-            start: Some("e".into()),
-            node_address: "h:1".into(),
+            incarnation: 1,
+            start: None,
+            node_address: address.into(),
             api_address: String::new(),
             joined: Timestamp(0),
             certificate_until: Timestamp(0),
             replaces: None,
             request: None,
             trusts: Vec::new(),
-        };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_that_say_they_are_one_node_the_later_start_is_it() {
+        let mut row = NodeRow { incarnation: 5, start: Some("e".into()), ..NodeRow::sample(1, "h:1") };
         assert_eq!(row.incarnation_for(5, None, &[]), Some(5), "it has it, and renews");
         assert_eq!(row.incarnation_for(5, Some("f"), &[]), Some(6), "the next start");
         (row.incarnation, row.start) = (6, Some("f".into()));

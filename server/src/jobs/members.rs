@@ -359,25 +359,11 @@ async fn forget_expired(worker: &Worker) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use keyward_model::Timestamp;
 
     use super::*;
 
     fn row(number: u64, address: &str) -> (u64, NodeRow) {
-        let row = NodeRow {
-            node: Id([u8::try_from(number).unwrap(); 16]),
-            name: "n".into(),
-            incarnation: 1,
-            start: None,
-            node_address: address.into(),
-            api_address: String::new(),
-            joined: Timestamp(0),
-            certificate_until: Timestamp(0),
-            replaces: None,
-            request: None,
-            trusts: Vec::new(),
-        };
-        (number, row)
+        (number, NodeRow::sample(u8::try_from(number).unwrap(), address))
     }
 
     fn member(node: u64, address: &str, role: Role) -> Member {

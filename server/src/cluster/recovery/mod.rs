@@ -10,12 +10,12 @@ pub mod offline;
 pub mod finish;
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use keyward_model::{Id, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::document;
 use super::node::{ClusterError, make_folder};
 use crate::files;
 
@@ -38,7 +38,7 @@ pub struct Recovery {
 impl Recovery {
     /// A recovery that begins now.
     fn begin(cluster: Id, at: Timestamp, (index, term): (u64, u64)) -> Self {
-        Self { format: 1, cluster, at, index, term }
+        Self { format: document::FORMAT, cluster, at, index, term }
     }
 
     /// Reads it from the node's folder; `None` if none is under way.
@@ -46,21 +46,7 @@ impl Recovery {
     /// # Errors
     /// The file cannot be read.
     pub(super) fn read(folder: &Path) -> Result<Option<Self>, ClusterError> {
-        let path = folder.join(FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ClusterError::File { path, source }),
-        };
-        match serde_json::from_slice::<Self>(&text) {
-            Ok(found) if found.format == 1 => Ok(Some(found)),
-            Ok(found) => Err(ClusterError::Content(format!(
-                "{}: format {} is from a newer version of keyward; upgrade to use it",
-                path.display(),
-                found.format
-            ))),
-            Err(error) => Err(ClusterError::Content(format!("{}: {error}", path.display()))),
-        }
+        document::read(&folder.join(FILE))
     }
 
     /// Notes in the node's folder that it is under way.
