@@ -189,10 +189,20 @@ impl Rounds {
         let mut leadership = self.roster.leadership();
         loop {
             let now = *leadership.borrow_and_update();
-            let found = match now.leader {
-                Some(_) if now.leads => self.own_index().await?,
-                Some(leader) => self.leaders_index(leader).await?,
-                None => None,
+            let asking = async {
+                match now.leader {
+                    Some(_) if now.leads => self.own_index().await,
+                    Some(leader) => self.leaders_index(leader).await,
+                    None => Ok(None),
+                }
+            };
+            let found = tokio::select! {
+                found = asking => found?,
+                // WHY: a leader that leads no more may never answer, and all who come later wait behind this round.
+                changed = leadership.wait_for(|seen| *seen != now) => match changed {
+                    Ok(_) => continue,
+                    Err(_) => return Err(ReadError::Stopped),
+                },
             };
             if let Some(index) = found {
                 return Ok(index);

@@ -4,8 +4,8 @@
 
 mod common;
 
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use common::net::{Cluster, TIMING, eventually};
@@ -190,6 +190,34 @@ async fn a_leader_that_stood_still_does_not_answer_from_the_past() {
     }
     cluster.agree(written).await;
     cluster.node(old).read_point().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_read_waits_for_a_leader_that_leads_no_more() {
+    let cluster = Cluster::of(3).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (1..=3)
+        .flat_map(|id| [cluster.node(id), cluster.node(id)])
+        .map(|node| {
+            let over = Arc::clone(&over);
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    node.read_point().await?;
+                }
+                Ok::<_, ReadError>(())
+            })
+        })
+        .collect();
+    for _ in 0..40 {
+        cluster.write().await;
+        let leader = cluster.leader().await;
+        // Another may lead by now.
+        drop(cluster.node(leader).hand_over(None).await);
+    }
+    over.store(true, Ordering::Relaxed);
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), Ok(()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
