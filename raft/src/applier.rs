@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub(crate) struct Standing {
     state: Mutex<State>,
     /// Index after the last applied entry.
     applied_next: watch::Sender<u64>,
+    /// The term of the last applied entry; 0 before the first.
+    applied_term: AtomicU64,
 }
 
 struct State {
@@ -82,7 +84,7 @@ impl Standing {
         let applied_next = watch::Sender::new(applied.map_or(0, |at| at.index + 1));
         let sums = applied.iter().map(|at| (at.index, writer.sum())).collect();
         let state = Mutex::new(State { applied, membership, snapshot: None, store, sums });
-        Ok(Self { state, applied_next })
+        Ok(Self { state, applied_next, applied_term: AtomicU64::new(term_of(applied)) })
     }
 
     /// Returns when the entry `index` is applied and readers see it.
@@ -94,6 +96,17 @@ impl Standing {
     pub(crate) fn applied(&self) -> (Option<LogId>, StoredMembership) {
         let state = self.state();
         (state.applied, state.membership.clone())
+    }
+
+    /// The term of the last applied entry, which readers see; 0 before the first. Cheap.
+    pub(crate) fn applied_term(&self) -> u64 {
+        self.applied_term.load(Ordering::Acquire)
+    }
+
+    /// Readers see everything up to `last`, and nothing in the observer's caches is older.
+    fn show(&self, last: Option<LogId>) {
+        self.applied_term.store(term_of(last), Ordering::Release);
+        self.applied_next.send_replace(last.map_or(0, |at| at.index + 1));
     }
 
     /// Index after the last applied entry.
@@ -208,7 +221,7 @@ impl Applier {
             told.extend(load.waiters.into_iter().zip(done.into_iter().map(|(_, outcome)| outcome)));
         }
         // Whoever reads from here on finds nothing in the observer's caches that these entries made old.
-        self.standing.applied_next.send_replace(last.index + 1);
+        self.standing.show(Some(last));
         for (waiter, outcome) in told {
             drop(waiter.send(Ok(outcome)));
         }
@@ -367,7 +380,7 @@ impl Applier {
         };
         drop(state);
         self.observer.replaced(&store);
-        self.standing.applied_next.send_replace(applied.map_or(0, |at| at.index + 1));
+        self.standing.show(applied);
         Ok(())
     }
 
@@ -465,6 +478,10 @@ pub(crate) fn read_membership(at: Position, bytes: &[u8]) -> io::Result<StoredMe
 }
 
 /// A position as openraft names it.
+fn term_of(at: Option<LogId>) -> u64 {
+    at.map_or(0, |at| at.leader_id.term)
+}
+
 pub(crate) fn to_log_id(at: Position) -> LogId {
     log_id(at.term, at.leader, at.index)
 }

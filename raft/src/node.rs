@@ -353,6 +353,14 @@ impl Node {
         self.roster.leads()
     }
 
+    /// The term in which this node leads, once its state holds everything that was committed before it did. Cheap.
+    ///
+    /// Another may lead by now. What was read from the state was of its time if, after a read point, this is as it was before.
+    pub fn settled_term(&self) -> Option<u64> {
+        // The first entry of a term is applied after all that came before.
+        self.roster.leading_term().filter(|term| self.host.standing.applied_term() == *term)
+    }
+
     /// Whether this node is the only voter, leads, and nobody is being added. Cheap.
     pub fn is_alone(&self) -> bool {
         self.roster.is_alone()

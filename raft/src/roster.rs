@@ -144,6 +144,12 @@ impl Roster {
         self.leads.load(Ordering::Acquire)
     }
 
+    /// The term in which this node leads.
+    pub(crate) fn leading_term(&self) -> Option<u64> {
+        let leadership = *self.leadership.borrow();
+        leadership.leads.then_some(leadership.term)
+    }
+
     /// Whether this node may stand for election.
     pub(crate) fn campaigns(&self) -> bool {
         self.campaigns.load(Ordering::Acquire)

@@ -232,6 +232,10 @@ async fn try_settle_passed_on(worker: &Rc<Worker>, peer: u64, request: &Rc<Reque
 /// how many milliseconds it may be behind. `None` if nobody leads who could tell.
 async fn reach(worker: &Worker, request: &Request) -> Result<Option<u64>, Refusal> {
     let node = worker.app.barrier.node();
+    if request.needs_leader() && node.settled_term().is_some() {
+        // WHY: what it commits shows that this node leads, and costs no question of its own; the PEP asks it for the rest.
+        return Ok(Some(0));
+    }
     if !node.leads() && request.headers.get(&CONSISTENCY).is_some_and(|value| value == "stale") {
         let age_ms = node.age().map_or(u64::MAX, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).max(1);
         let wanted = request.headers.get(&AGE_MAX).and_then(|value| value.to_str().ok()?.parse().ok());

@@ -136,7 +136,14 @@ pub async fn enforce(worker: &Rc<Worker>, request: &Rc<Request>) -> Result<Answe
 async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
     let facts =
         RefCell::new(Facts::new(request.id, request.received, Some(request.source), api::channel(request.face)));
-    match steps(worker, request, &facts, footing).await {
+    let term = worker.app.barrier.node().settled_term();
+    let ended = match steps(worker, request, &facts, footing, term).await {
+        // Neither says anything of the state; and what may have been done must never look as if it was not.
+        Err(refusal @ (Refusal::NotLeader | Refusal::OutcomeUnknown)) => Err(refusal),
+        Err(refusal) => confirm(worker, request, &facts, term).await.and(Err(refusal)),
+        ended => ended,
+    };
+    match ended {
         Ok(Some(answer)) => Ending::Answered(answer),
         Ok(None) => Ending::NeedsTask,
         Err(Refusal::NotLeader) if untouched(&facts) => Ending::Elsewhere(Elsewhere::NotLeader),
@@ -151,6 +158,18 @@ async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
         }
         Err(refusal) => Ending::Answered(tell(worker, request, &facts.into_inner(), &refusal).await),
     }
+}
+
+/// Makes sure that what the leader is about to say was true while the request was under way: of the state of `term`, which
+/// another leader may have left behind. What committed something needs no more: only who leads can commit.
+async fn confirm(worker: &Worker, request: &Request, facts: &RefCell<Facts>, term: Option<u64>) -> Result<(), Refusal> {
+    let (node, barrier) = (worker.app.barrier.node(), &worker.app.barrier);
+    let is_shown = !request.needs_leader() || !untouched(facts);
+    if is_shown || node.is_alone() || request.is_local() || barrier.is_sealed() {
+        return Ok(());
+    }
+    let reached = node.read_point().await;
+    if reached.is_ok() && term.is_some() && node.settled_term() == term { Ok(()) } else { Err(Refusal::NotLeader) }
 }
 
 /// Whether nothing was changed for a request so far, not even its token.
@@ -199,6 +218,7 @@ async fn steps(
     request: &Request,
     facts: &RefCell<Facts>,
     footing: Footing,
+    term: Option<u64>,
 ) -> Result<Option<Answer>, Refusal> {
     let params = request.parameters()?;
     let params = &params;
@@ -212,7 +232,7 @@ async fn steps(
     let permit = canonicalise(worker, request, params, door, facts)
         .and_then(|target| decide(worker, request, params, caller, target));
     let outcome = match permit {
-        Ok(permit) => finish(worker, request, params, permit, facts).await,
+        Ok(permit) => finish(worker, request, params, permit, facts, term).await,
         Err(refusal) => Err(refusal),
     };
     if let Some(session) = spent {
@@ -230,8 +250,10 @@ async fn finish(
     params: &Params<'_>,
     permit: Permit,
     facts: &RefCell<Facts>,
+    term: Option<u64>,
 ) -> Result<Answer, Refusal> {
     let effect = act(worker, request, params, &permit, facts).await?;
+    confirm(worker, request, facts, term).await?;
     let (receipt, answer) = record(worker, request, effect, facts, &permit).await?;
     Ok(respond(answer, receipt))
 }
