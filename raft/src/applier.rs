@@ -340,9 +340,13 @@ impl Applier {
     /// where the log begins: the state is durable up to there, or it would not begin there.
     fn put_off(&self) -> io::Result<(SnapshotMeta, SnapshotData)> {
         self.purging.asked.store(false, Ordering::Release);
-        let state = self.standing.state();
-        let begin = || SnapshotMeta { last_log_id: self.log.purged(), last_membership: state.membership.clone() };
-        Ok((state.snapshot.clone().unwrap_or_else(begin), SnapshotData::Live(state.store.clone())))
+        let mut state = self.standing.state();
+        // WHY: kept, and not only given. The library ends a leader that has none for a node which needs one.
+        if let (None, Some(purged)) = (&state.snapshot, self.log.purged()) {
+            let last_membership = state.membership.clone();
+            state.snapshot = Some(SnapshotMeta { last_log_id: Some(purged), last_membership });
+        }
+        Ok((state.snapshot.clone().unwrap_or_default(), SnapshotData::Live(state.store.clone())))
     }
 
     /// Puts another state in the place of this one. Readers of the old one go on until they let go of it.

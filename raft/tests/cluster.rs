@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use common::net::{Cluster, TIMING, eventually};
+use common::net::{Cluster, TIMING, Told, eventually};
 use common::{Leader, rows};
 use keyward_model::{Outcome, Table};
 use keyward_raft::{ChangeError, ReadError, Role, SubmitError};
@@ -272,6 +272,8 @@ async fn leadership_is_handed_over_in_no_time() {
         gaps.push(began.elapsed());
         assert_ne!(cluster.leader().await, leader);
         cluster.agree(last).await;
+        let settled: Vec<_> = (1..=3).filter_map(|id| cluster.node(id).settled_term()).collect();
+        assert_eq!(settled, [cluster.node(leader).leadership().borrow().term], "one leads, with all there is");
     }
     assert!(gaps.len() < 30, "{gaps:?}");
     let leader = cluster.leader().await;
@@ -459,6 +461,22 @@ async fn the_log_stays_for_whoever_gets_a_snapshot() {
         cluster.fill(100).await;
     }
     cluster.kill(2);
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_leader_without_a_new_snapshot_has_one_for_whoever_comes() {
+    let mut cluster = Cluster::alone(256 << 10);
+    cluster.leader().await;
+    while cluster.node(1).status().purged.is_none() {
+        cluster.fill(200).await;
+    }
+    cluster.kill(1);
+    // As the audit does at a start, until it has caught up.
+    cluster.start_told(1, Told { keeps: true.into(), ..Told::default() });
+    cluster.running[&1].told.keeps.store(false, Ordering::SeqCst);
+    cluster.join(2).await;
     let last = cluster.write().await;
     cluster.agree(last).await;
 }

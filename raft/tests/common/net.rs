@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -189,6 +189,8 @@ pub struct Told {
     pub applied: AtomicU64,
     /// How many milliseconds it takes to hear of an entry.
     pub slow_ms: AtomicU64,
+    /// It lets nothing be purged.
+    pub keeps: AtomicBool,
     pub failures: Mutex<Vec<String>>,
 }
 
@@ -197,6 +199,10 @@ impl Observer for Told {
     fn applied(&self, position: Position, _commands: &[(Command, Outcome)]) {
         std::thread::sleep(Duration::from_millis(self.slow_ms.load(Ordering::SeqCst)));
         self.applied.store(position.index, Ordering::SeqCst);
+    }
+
+    fn before_purge(&self) -> io::Result<()> {
+        if self.keeps.load(Ordering::SeqCst) { Err(io::Error::other("not yet")) } else { Ok(()) }
     }
 
     fn replaced(&self, _store: &Store) {
@@ -259,6 +265,11 @@ impl Cluster {
     }
 
     pub fn start(&mut self, id: u64) {
+        self.start_told(id, Told::default());
+    }
+
+    /// Starts `id` with an observer of the caller's own.
+    pub fn start_told(&mut self, id: u64, told: Told) {
         let (folder, disk) = (self.folder(id), Disk::default());
         let options = Options {
             dir: folder.join("log"),
@@ -278,7 +289,7 @@ impl Cluster {
             address: self.net.address(id),
         };
         let store = Store::open(&folder.join("state"), &keyward_storage::Options::default()).unwrap();
-        let told = Arc::new(Told::default());
+        let told = Arc::new(told);
         let node = Node::start(options, store.clone(), Arc::clone(&told) as Arc<dyn Observer>).unwrap();
         let node = Arc::new(node);
         self.net.nodes.lock().unwrap().insert(id, Arc::downgrade(&node));
