@@ -32,7 +32,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             writer_cache_kib: 16 * 1024,
-            reader_cache_kib: 4 * 1024,
+            // The inner pages of a million secrets: a look-up reads the disk for leaves only.
+            reader_cache_kib: 12 * 1024,
             reader_mmap_bytes: 0,
             wal_bytes_max: 64 * 1024 * 1024,
         }
