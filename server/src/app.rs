@@ -387,7 +387,7 @@ impl Worker {
         let request = facts.borrow().request;
         let intent = || facts.borrow().intent(barrier.entropy(), barrier.now());
         let written = barrier.write(&self.snapshots, request, &intent, decide).await?;
-        facts.borrow_mut().committed |= written.1.is_some();
+        facts.borrow_mut().begun |= written.1.is_some();
         Ok(written)
     }
 

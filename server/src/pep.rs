@@ -153,7 +153,7 @@ async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
         }
         // One of its writes is done and the next one was not taken: to begin anew would do the first one twice.
         Err(Refusal::NotLeader) => Ending::Answered(refuse(worker, request, &Refusal::OutcomeUnknown).await),
-        Err(Refusal::AuditUnavailable) if facts.borrow().committed => {
+        Err(Refusal::AuditUnavailable) if facts.borrow().begun => {
             Ending::Answered(refuse(worker, request, &Refusal::OutcomeUnknown).await)
         }
         Err(refusal) => Ending::Answered(tell(worker, request, &facts.into_inner(), &refusal).await),
@@ -175,7 +175,7 @@ async fn confirm(worker: &Worker, request: &Request, facts: &RefCell<Facts>, ter
 /// Whether nothing was changed for a request so far, not even its token.
 fn untouched(facts: &RefCell<Facts>) -> bool {
     let facts = facts.borrow();
-    !facts.committed && !facts.use_taken
+    !facts.begun && !facts.use_taken
 }
 
 /// Whether a request that was begun may be begun again: it has an id of its caller's, by which what was done is found, and
@@ -196,7 +196,7 @@ pub async fn refuse(worker: &Worker, request: &Request, refusal: &Refusal) -> An
 async fn tell(worker: &Worker, request: &Request, facts: &Facts, refusal: &Refusal) -> Answer {
     match record_refusal(worker, facts, refusal).await {
         Ok(_) => api::render_refusal(request, refusal),
-        Err(_) if facts.committed || matches!(refusal, Refusal::Repeated(_) | Refusal::OutcomeUnknown) => {
+        Err(_) if facts.begun || matches!(refusal, Refusal::Repeated(_) | Refusal::OutcomeUnknown) => {
             api::render_refusal(request, &Refusal::OutcomeUnknown)
         }
         Err(unavailable) => api::render_refusal(request, &unavailable),

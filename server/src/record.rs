@@ -49,8 +49,9 @@ pub struct Facts {
     pub request: Id,
     /// When it came in.
     pub at: Timestamp,
-    /// Something was committed for it: whatever comes now, it is not true that nothing was changed.
-    pub committed: bool,
+    /// Something was committed for it, or recorded as about to take effect: whatever comes now, it is not true that nothing
+    /// was changed.
+    pub begun: bool,
     /// A use of its token was taken for it, or may have been.
     pub use_taken: bool,
     /// Where it came from.
@@ -83,7 +84,7 @@ impl Facts {
         Self {
             request,
             at,
-            committed: false,
+            begun: false,
             use_taken: false,
             source,
             kind: EventKind::SysRead,

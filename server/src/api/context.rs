@@ -231,6 +231,7 @@ impl<'a> Context<'a> {
     pub async fn record_first(&self) -> Result<(), Refusal> {
         let recorded = self.worker.record(&self.facts.borrow(), EventOutcome::Success, None);
         self.receipt.set(Some(recorded.await?));
+        self.note(|facts| facts.begun = true);
         Ok(())
     }
 
