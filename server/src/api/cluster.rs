@@ -277,15 +277,18 @@ fn breaks_majority(gone: u64, me: u64, members: &[Member]) -> bool {
 async fn promote(context: &Context<'_>, number: u64) -> Result<Answer, Refusal> {
     let node = context.worker.app.barrier.node();
     let (members, committed) = (node.members(), node.status().committed.unwrap_or(0));
-    let learner = members.iter().find(|member| member.node == number && member.role == Role::Learner);
+    let Some(member) = members.iter().find(|member| member.node == number) else {
+        return Err(change(ChangeError::NotMember { node: number }));
+    };
     let force = context.params.bool("force")?.unwrap_or(false);
-    if learner.is_some_and(|learner| !force && !keeps_up(learner, committed)) {
+    if member.role == Role::Learner && !force && !keeps_up(member, committed) {
         return Err(Refusal::malformed(
             "this node does not answer, or lacks much of the log: a vote of it would only be missing; wait until it has \
              caught up (`keyward operator members`), or give force=true",
         ));
     }
     let row = rows::node(context.reader(), number)?;
+    context.record_first().await?;
     match row.and_then(|row| row.replaces) {
         Some(old) => node.replace(old, number).await.map_err(change)?,
         None => node.promote(number).await.map_err(change)?,
@@ -305,6 +308,7 @@ pub async fn step_down(context: &Context<'_>) -> Result<Answer, Refusal> {
         init::demand_operator(context)?;
     }
     if !barrier.node().is_alone() {
+        context.record_first().await?;
         barrier.node().hand_over(None).await.map_err(change)?;
     }
     Ok(Answer::no_content())
@@ -322,7 +326,27 @@ fn change(error: ChangeError) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::*;
+    use crate::testing::{ask, on_a_node};
+
+    #[test]
+    fn nobody_gets_a_vote_that_cannot_be_recorded_before() {
+        on_a_node(async |worker, _| {
+            let node = worker.app.barrier.node();
+            node.add_learner(9, "127.0.0.1:1").await.unwrap();
+            let audit = worker.app.config.data.join("audit");
+            std::fs::rename(&audit, worker.app.config.data.join("away")).unwrap();
+            // One that has not written to this file yet, and cannot open it any more.
+            let other = Rc::new(Worker::new(std::sync::Arc::clone(&worker.app)).unwrap());
+            let path = "sys/cluster/members/0000000000000009/promote";
+            assert_eq!(ask(&other, "root", "POST", path, r#"{"force":true}"#).await.0, 503);
+            let members = node.members();
+            let learner = members.iter().find(|member| member.node == 9).unwrap();
+            assert_eq!(learner.role, Role::Learner, "nothing took effect");
+        });
+    }
 
     fn voter(node: u64, heard_ms: Option<u64>) -> Member {
         Member { node, address: String::new(), role: Role::Voter, matched: None, heard_ms }

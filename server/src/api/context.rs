@@ -223,8 +223,8 @@ impl<'a> Context<'a> {
         Ok(result)
     }
 
-    /// Makes this request's record durable now, before what it is about takes effect: for what changes this node and not
-    /// the rows, so that no command carries the record.
+    /// Makes this request's record durable now, before what it is about takes effect: for what changes this node, its members
+    /// or its leader and not the rows, so that no command carries the record. Where it fails afterwards that is a record more.
     ///
     /// # Errors
     /// [`Refusal::AuditUnavailable`]: it must not be done.
