@@ -59,6 +59,7 @@ pub(crate) const HEAD_PATH: &str = "/node/audit-head";
 const HEAD_FOREIGN: u16 = 403;
 const HEAD_CONTRADICTS: u16 = 409;
 const HEAD_OLDER: u16 = 410;
+const HEAD_FULL: u16 = 507;
 /// Bytes of one.
 const HEAD_BYTES_MAX: usize = 4096;
 /// Time for its way to the leader and back.
@@ -211,7 +212,11 @@ pub(crate) async fn take_head(worker: &Worker, peer: u64, body: Incoming) -> u16
         Err(refused) => {
             let peer = format!("{peer:016x}");
             tracing::error!(peer, ?refused, "the head of a node's audit stream is not taken: compare its files");
-            if refused == NotTaken::Contradicts { HEAD_CONTRADICTS } else { HEAD_FOREIGN }
+            match refused {
+                NotTaken::Contradicts => HEAD_CONTRADICTS,
+                NotTaken::Full => HEAD_FULL,
+                NotTaken::Foreign | NotTaken::Older | NotTaken::Refused(_) => HEAD_FOREIGN,
+            }
         }
     }
 }
@@ -299,6 +304,7 @@ impl Forwarder {
             HEAD_FOREIGN => Err(NotTaken::Foreign),
             HEAD_CONTRADICTS => Err(NotTaken::Contradicts),
             HEAD_OLDER => Err(NotTaken::Older),
+            HEAD_FULL => Err(NotTaken::Full),
             _ => Err(unreached()),
         }
     }

@@ -20,9 +20,9 @@ use crate::refusal::Refusal;
 /// Rows of heads: the prefix, then the stream's name.
 const HEAD: &str = "cluster/audit/";
 /// Heads that are kept: of all members, and of streams that went on under another name.
-pub const HEADS_MAX: usize = 64;
-/// Of these, how many of one node: its stream, and those that it replaced.
-pub const HEADS_MAX_OF_ONE: usize = 4;
+pub const HEADS_MAX: usize = 256;
+/// Of these, how many of one node: its stream, and those that it replaced. All members together do not fill the table.
+pub const HEADS_MAX_OF_ONE: usize = 16;
 /// How far an incarnation of a stream may be above the newest known one. They are raised by hand, one at a time; some may
 /// have ended before they gave a head, and a node that was refused once would stay refused.
 const INCARNATIONS_AHEAD_MAX: u64 = 100;
@@ -46,8 +46,10 @@ pub struct HeadRow {
 /// Why a head is not taken.
 #[derive(Debug, PartialEq)]
 pub enum NotTaken {
-    /// It is no head of this node's, or signed with another key than those before.
+    /// It is no head of this node's, or signed with another key than those before, or of a stream that ended.
     Foreign,
+    /// There is no place for one more stream of this node's: none that is known makes room for it.
+    Full,
     /// Another record is known at its place.
     Contradicts,
     /// A later record of the stream is known: it was overtaken on its way, or the stream's end was cut off, which its node
@@ -100,22 +102,24 @@ pub fn check_own(journal: &Journal, reader: &Reader) -> Result<u64, String> {
     let row = reader.row(Table::Config, &key_of(journal.stream())).map_err(|error| error.to_string())?;
     let Some(row) = row else { return Ok(0) };
     let (head, _) = decode(&row.body).map_err(|refusal| format!("{refusal:?}"))?;
-    if head.key != journal.public_key() {
-        // Whoever made it up does not stop this node; whoever holds its key now is not who began the stream.
-        tracing::error!(
-            stream = journal.stream(),
-            "the cluster remembers this node's audit stream as signed with another key than that in identity.json: compare \
-             what `keyward audit heads` shows of it with the keys that were noted"
-        );
-        return Ok(head.seq);
-    }
-    let has = journal.head().0;
-    let what = if has < head.seq {
-        format!("ends at record {has}, and the cluster remembers record {}: its end was cut off", head.seq)
-    } else if journal.hash_of(head.seq).map_err(|error| error.to_string())?.is_some_and(|hash| hash != head.hash) {
-        format!("has another record {} than the one that the cluster remembers", head.seq)
+    let (seq, has, of_other_key) = (head.seq, journal.head().0, head.key != journal.public_key());
+    let hash = journal.hash_of(seq).map_err(|error| error.to_string())?;
+    let what = if has < seq {
+        format!("ends at record {has}, and the cluster remembers record {seq}: its end was cut off")
+    } else if hash.is_some_and(|hash| hash != head.hash) {
+        format!("has another record {seq} than the one that the cluster remembers")
+    } else if of_other_key && hash.is_none() {
+        // With its key a node may have moved its old files away. Whoever exchanged the key shows what was signed before.
+        format!("lacks record {seq}, which the cluster remembers as signed with another key than that in identity.json")
     } else {
-        return Ok(head.seq);
+        if of_other_key {
+            tracing::error!(
+                stream = journal.stream(),
+                "the cluster remembers this node's audit stream as signed with another key than that in identity.json: \
+                 compare what `keyward audit heads` shows of it with the keys that were noted"
+            );
+        }
+        return Ok(seq);
     };
     Err(format!(
         "the audit stream {} {what}, or this is an older copy of the data folder\nkeep the files as evidence, and run \
@@ -254,7 +258,9 @@ fn put(draft: &mut Draft<'_>, node: Id, incarnation: u64, head: &SignedHead) -> 
             return if head.hash == known.hash { Ok(()) } else { Err(NotTaken::Contradicts) };
         }
     }
-    if newest.is_some_and(|newest| incarnation > newest.saturating_add(INCARNATIONS_AHEAD_MAX)) {
+    // A stream that another one went on from stays as it is remembered: it has ended, whatever its node tells of it later.
+    let may_be = |newest: u64| (newest..=newest.saturating_add(INCARNATIONS_AHEAD_MAX)).contains(&incarnation);
+    if !newest.is_none_or(may_be) {
         return Err(NotTaken::Foreign);
     }
     make_room(draft, node, &key)?;
@@ -263,29 +269,29 @@ fn put(draft: &mut Draft<'_>, node: Id, incarnation: u64, head: &SignedHead) -> 
     Ok(draft.put(Table::Config, &key, Columns::default(), &body)?)
 }
 
-/// Lets go of a head where there is no room for one more: of the node's own heads the oldest if it has its share, else the
-/// oldest of nodes that are no members any more. What one member sends never costs another one its heads.
-fn make_room(draft: &mut Draft<'_>, node: Id, key: &[u8]) -> Result<(), Refusal> {
+/// Sees to it that there is room for a head. Where all places are taken, the oldest head of a node that is no member any
+/// more goes. What a member sends costs no member a head, least of all itself: who rewrites a stream would first push the
+/// true head out with heads that it made up.
+fn make_room(draft: &mut Draft<'_>, node: Id, key: &[u8]) -> Result<(), NotTaken> {
     if draft.exists(Table::Config, key)? {
         return Ok(());
     }
-    let of_node = key_of(&format!("{node}-"));
-    let keys = draft.keys_below(Table::Config, HEAD.as_bytes(), None, HEADS_MAX)?;
-    let (own, mut others): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| key.starts_with(&of_node));
-    if own.len() >= HEADS_MAX_OF_ONE {
-        return remove_oldest(draft, own);
+    let of = |node: Id| key_of(&format!("{node}-"));
+    let mut keys = draft.keys_below(Table::Config, HEAD.as_bytes(), None, HEADS_MAX)?;
+    if keys.iter().filter(|key| key.starts_with(&of(node))).count() >= HEADS_MAX_OF_ONE {
+        return Err(NotTaken::Full);
     }
     if keys.len() < HEADS_MAX {
         return Ok(());
     }
-    let members = rows::draft_nodes(draft)?;
-    let members: Vec<_> = members.iter().map(|(_, row)| key_of(&format!("{}-", row.node))).collect();
-    others.retain(|key| !members.iter().any(|member| key.starts_with(member)));
-    remove_oldest(draft, others)
+    let members: Vec<_> = rows::draft_nodes(draft)?.iter().map(|(_, row)| of(row.node)).chain([of(node)]).collect();
+    keys.retain(|key| !members.iter().any(|member| key.starts_with(member)));
+    let oldest = oldest(draft, keys)?.ok_or(NotTaken::Full)?;
+    Ok(draft.remove(Table::Config, &oldest)?)
 }
 
-/// Removes the one that did not move for the longest time.
-fn remove_oldest(draft: &mut Draft<'_>, keys: Vec<Vec<u8>>) -> Result<(), Refusal> {
+/// The one that did not move for the longest time.
+fn oldest(draft: &mut Draft<'_>, keys: Vec<Vec<u8>>) -> Result<Option<Vec<u8>>, Refusal> {
     let mut oldest = None;
     for key in keys {
         let Some(opened) = draft.get(Table::Config, &key)? else { continue };
@@ -294,7 +300,7 @@ fn remove_oldest(draft: &mut Draft<'_>, keys: Vec<Vec<u8>>) -> Result<(), Refusa
             oldest = Some((taken, key));
         }
     }
-    oldest.map_or(Ok(()), |(_, key)| draft.remove(Table::Config, &key))
+    Ok(oldest.map(|(_, key)| key))
 }
 
 #[cfg(test)]

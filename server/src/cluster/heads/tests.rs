@@ -60,49 +60,81 @@ fn heads_only_go_forward_and_only_their_node_moves_them() {
 fn heads_are_bounded() {
     on_a_node(async |worker, clock| {
         for number in 0..HEADS_MAX + 3 {
-            let node = Id([u8::try_from(number).unwrap() + 1; 16]);
+            let mut node = [1; 16];
+            node[8..].copy_from_slice(&(number as u64).to_be_bytes());
+            let node = Id(node);
             assert_eq!(given(worker, node, &stream(node, 1, 1, 1).1).await, Ok(()));
             clock.advance(1);
         }
         let kept = all(worker.reader()).unwrap();
         assert_eq!(kept.len(), HEADS_MAX);
-        assert!(kept.iter().all(|(head, _)| !head.stream.starts_with("01010101")), "the oldest is gone");
+        let oldest = Id([1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 3]).to_string();
+        assert!(kept.iter().all(|(head, _)| *head.stream > *oldest), "the oldest are gone");
     });
 }
 
 #[test]
-fn one_member_takes_no_head_from_another() {
+fn no_member_takes_a_head_from_another_or_its_own() {
     let (one, two) = (Id([1; 16]), Id([2; 16]));
+    let most = HEADS_MAX_OF_ONE as u64;
     on_a_node(async |worker, clock| {
         let (_, innocent) = stream(two, 1, 2, 3);
+        let (_, truth) = stream(one, 1, 1, 3);
         assert_eq!(given(worker, two, &innocent).await, Ok(()));
-        for incarnation in 1..200 {
+        assert_eq!(given(worker, one, &truth).await, Ok(()));
+        for incarnation in 2..most + 80 {
             clock.advance(1);
-            assert_eq!(given(worker, one, &stream(one, incarnation, 1, 1).1).await, Ok(()));
+            let expected = if incarnation <= most { Ok(()) } else { Err(NotTaken::Full) };
+            assert_eq!(given(worker, one, &stream(one, incarnation, 1, 1).1).await, expected, "{incarnation}");
         }
+        let rewritten = SignedHead { hash: [9; 32], ..truth.clone() };
+        assert_eq!(given(worker, one, &rewritten).await, Err(NotTaken::Contradicts));
+        let (_, longer) = stream(one, 1, 1, 9);
+        assert_eq!(given(worker, one, &longer).await, Err(NotTaken::Foreign), "a stream that has ended");
         let (_, far) = stream(one, 5000, 1, 1);
         assert_eq!(given(worker, one, &far).await, Err(NotTaken::Foreign), "an incarnation out of nowhere");
-        for name in ["-1", "-01", "-00200", "-+200", "-"] {
+        for name in ["-1", "-01", "-00017", "-+17", "-"] {
             let other = SignedHead { stream: format!("{one}{name}"), ..far.clone() };
             assert_eq!(given(worker, one, &other).await, Err(NotTaken::Foreign), "another name of the same: {name}");
         }
         let kept: Vec<_> = all(worker.reader()).unwrap().into_iter().map(|(head, _)| head.stream).collect();
-        let own = (196..200).map(|incarnation| keyward_audit::stream_name(one, incarnation));
+        let own = (1..=most).map(|incarnation| keyward_audit::stream_name(one, incarnation));
         assert_eq!(kept, own.chain([innocent.stream]).collect::<Vec<_>>());
     });
 }
 
 #[test]
-fn a_remembered_head_of_another_key_does_not_stop_the_node() {
+fn an_incarnation_that_was_passed_over_gets_no_head_any_more() {
     let node = Id([1; 16]);
     on_a_node(async |worker, _| {
-        let (_, forged) = stream(node, 1, 9, 8);
-        assert_eq!(given(worker, node, &forged).await, Ok(()), "nothing was known before");
-        let (folder, _) = stream(node, 1, 1, 3);
-        let key = AuditKey::from_seed(&Secret::new([1; 32])).unwrap();
-        let options = Options { segment_bytes: 1 << 20, durability: Durability::Kernel, key };
-        let journal = Journal::open(folder.path(), node, 1, options).unwrap();
-        assert_eq!(check_own(&journal, worker.reader()), Ok(8));
+        assert_eq!(given(worker, node, &stream(node, 3, 1, 1).1).await, Ok(()));
+        assert_eq!(given(worker, node, &stream(node, 2, 1, 8).1).await, Err(NotTaken::Foreign));
+        assert_eq!(given(worker, node, &stream(node, 3, 1, 2).1).await, Ok(()));
+    });
+}
+
+#[test]
+fn with_another_key_a_stream_has_to_hold_what_is_remembered_of_it() {
+    let node = Id([1; 16]);
+    let key = |n: u8| AuditKey::from_seed(&Secret::new([n; 32])).unwrap();
+    let open = |folder: &TempDir, n: u8| {
+        let options = Options { segment_bytes: 1 << 20, durability: Durability::Kernel, key: key(n) };
+        Journal::open(folder.path(), node, 1, options).unwrap()
+    };
+    on_a_node(async |worker, _| {
+        let (folder, head) = stream(node, 1, 1, 6);
+        assert_eq!(given(worker, node, &head).await, Ok(()));
+        assert_eq!(check_own(&open(&folder, 9), worker.reader()), Ok(6), "said in the log, and gone on");
+        let (other, _) = stream(node, 1, 9, 3);
+        let error = check_own(&open(&other, 9), worker.reader()).unwrap_err();
+        assert!(error.contains("ends at record 3"), "{error}");
+        let file = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let file = file.into_iter().find(|path| path.extension().is_some_and(|end| end == "jsonl")).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let shorter: String = text.split_inclusive('\n').take(4).collect();
+        std::fs::write(&file, shorter).unwrap();
+        let error = check_own(&open(&folder, 9), worker.reader()).unwrap_err();
+        assert!(error.contains("ends at record 4"), "{error}");
     });
 }
 
