@@ -23,6 +23,8 @@ use crate::change::{ChangeError, Changes, members};
 use crate::checkpoint::Dirty;
 use crate::core::{Core, LANDING_MAX, Started, check_together};
 use crate::jobs::Jobs;
+use crate::link::frame::Kind;
+use crate::link::message::Lane;
 use crate::link::{Connection, Host};
 use crate::log::{Ground, Log};
 use crate::machine::Machine;
@@ -84,6 +86,9 @@ pub struct Node {
     changes: Arc<Changes>,
     host: Arc<Host>,
 }
+
+/// How long another node may take to answer a greeting.
+const GREETING_MAX: Duration = Duration::from_secs(1);
 
 /// A clean stop, and whom to tell.
 pub(crate) type Stop = oneshot::Sender<io::Result<()>>;
@@ -336,6 +341,20 @@ impl Node {
     pub fn campaign(&self, may: bool) {
         self.roster.set_campaigns(may);
         self.raft.runtime_config().elect(may);
+    }
+
+    /// Reaches out to all other members: should this node have been removed, they say so, and it stops. For one that does not
+    /// stand for election and hears no leader: it has nothing else to ask them.
+    pub fn greet(&self) {
+        let (board, own, members) = (Arc::clone(&self.host.board), self.node_id, self.members());
+        self.spawn(async move {
+            for member in members.iter().filter(|member| member.node != own) {
+                if let Some(link) = board.link(member.node, Lane::Beat, None) {
+                    // WHY: the greeting of the link is what it is about.
+                    drop(link.call(Kind::Ping, Vec::new(), GREETING_MAX).await);
+                }
+            }
+        });
     }
 
     /// Who takes part, as this node knows it.

@@ -198,7 +198,9 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
         )
         .into());
     }
-    if store.reader().is_ok_and(|reader| rows::is_gone(&reader, cluster.number()).unwrap_or(false)) {
+    let is_gone = rows::is_gone(&store.reader()?, cluster.number()).map_err(BootError::Start)?;
+    // While a membership counts on its word, what takes it away cannot be committed without it.
+    if is_gone && !node.members().iter().any(|member| member.node == cluster.number()) {
         return Err(ClusterError::Content(REMOVED.to_owned()).into());
     }
     // Before anything is added: the log would make good for some of what is missing.
@@ -207,8 +209,8 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     outcomes.open();
     let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations, keys));
     unseal_by_key_file(&config, &store, &barrier, cluster.node())?;
-    if barrier.is_sealed() && !barrier.node().is_alone() {
-        barrier.node().campaign(false); // it could not write
+    if (barrier.is_sealed() || is_gone) && !barrier.node().is_alone() {
+        barrier.node().campaign(false); // it could not write, or is about to be taken away
     }
     let tls = Acceptor::from_config(&config.listen, &config.data.join("tls"), clock.now().seconds())?;
     let listeners = listen(&mut config)?;
@@ -542,7 +544,10 @@ fn listen(config: &mut Config) -> Result<Vec<std::net::TcpListener>, BootError> 
 }
 
 /// Runs something that needs a worker before there are any.
-fn on_this_thread<T>(app: &Arc<App>, work: impl AsyncFnOnce(Worker) -> Result<T, BootError>) -> Result<T, BootError> {
+pub(crate) fn on_this_thread<T>(
+    app: &Arc<App>,
+    work: impl AsyncFnOnce(Worker) -> Result<T, BootError>,
+) -> Result<T, BootError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

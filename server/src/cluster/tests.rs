@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use keyward_model::{Clock as _, ManualClock, SeededEntropy};
+use keyward_model::{Clock as _, Id, ManualClock, SeededEntropy, Table};
 use serde_json::{Value, json};
 
 use super::join::guest::{self, JoinError};
 use super::token::JoinToken;
 use super::wire::Why;
+use crate::barrier::Columns;
 use crate::boot::{self, Running, tests::ask};
 use crate::clock::{OsEntropy, SystemClock};
 use crate::config::{Config, Listen, Tls};
@@ -121,6 +122,47 @@ fn three_nodes_come_of_one_and_two_tokens() {
     again.stop();
     for other in others {
         other.stop();
+    }
+    one.0.stop();
+}
+
+#[test]
+fn a_removed_node_runs_for_as_long_as_its_word_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = founder(folder.path(), "one");
+    let two = config(folder.path(), "two");
+    join(&two, &token_of(&one, &json!({}))).unwrap();
+    let running = boot::start(two.clone(), None).unwrap();
+    until_voters(&one, 2);
+    let number = running.app.cluster.number();
+    // As a removal leaves it whose leader has not come to telling Raft.
+    let gone = format!("cluster/gone/{number:016x}").into_bytes();
+    let app = &one.0.app;
+    boot::on_this_thread(app, async |worker| {
+        let body = br#"{"removed":0}"#;
+        let put = app.barrier.write(&worker.snapshots, Id([9; 16]), &Vec::new, |draft| {
+            draft.put(Table::Config, &gone, Columns::default(), body)
+        });
+        put.await.map(drop).map_err(boot::BootError::Start)
+    })
+    .unwrap();
+    until("it knows", || super::rows::is_gone(&running.app.store.reader().unwrap(), number).unwrap());
+    running.stop();
+
+    let again = boot::start(two.clone(), None).unwrap();
+    let path = format!("sys/cluster/members/{number:016x}?force=true");
+    let remove = || ask(app.config.listen.address, &one.1, "DELETE", &path, "").0;
+    until("the removal is committed", || remove() == 204);
+    until("it was told, and stops", || *again.failure().borrow());
+    until_voters(&one, 1);
+    again.stop();
+    // Whether it is its log that says so or somebody else: it does not come back.
+    match boot::start(two, None) {
+        Err(error) => assert!(error.to_string().contains("was removed from the cluster"), "{error}"),
+        Ok(once_more) => {
+            until("it was told again", || *once_more.failure().borrow());
+            once_more.stop();
+        }
     }
     one.0.stop();
 }

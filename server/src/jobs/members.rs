@@ -69,6 +69,7 @@ struct Memory {
     change_after: Option<Instant>,
     unseal_after: Option<Instant>,
     yield_after: Option<Instant>,
+    greet_after: Option<Instant>,
     recover_after: Option<Instant>,
     /// Whether this node came without a seal and waits for the state that holds it.
     waits_for_seal: bool,
@@ -153,7 +154,8 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
 }
 
 /// A sealed node does not stand for election: it could not write. Nor does one that was removed and is still a member for
-/// Raft: only another leader can end that. One that leads lets another.
+/// Raft: only another leader can end that. One that leads lets another; one that hears of no leader asks the others whether
+/// it is done.
 async fn may_lead(worker: &Worker, memory: &mut Memory, now: Instant) {
     let node = worker.app.barrier.node();
     let is_gone = rows::is_gone(worker.reader(), worker.app.cluster.number()).unwrap_or(false);
@@ -162,7 +164,11 @@ async fn may_lead(worker: &Worker, memory: &mut Memory, now: Instant) {
         node.campaign(may);
         memory.may_lead = Some(may);
     }
-    let leads = node.leadership().borrow().leads;
+    let (leads, leader) = (node.leads(), node.leadership().borrow().leader);
+    if is_gone && leader.is_none() && memory.greet_after.is_none_or(|after| now >= after) {
+        memory.greet_after = Some(now + LEADER_AFTER);
+        node.greet();
+    }
     if !may && leads && memory.yield_after.is_none_or(|after| now >= after) {
         memory.yield_after = Some(now + AGAIN_AFTER);
         if let Err(error) = node.hand_over(None).await {
