@@ -489,7 +489,8 @@ pub fn refuse_unfinished(data: &Path) -> Result<(), ClusterError> {
     )))
 }
 
-/// Notes in the folder that the node is one of a cluster, as which incarnation, and which token let it in.
+/// Notes in the folder that the node is one of a cluster, as which incarnation, and which token let it in. What starts drew
+/// that did not hear which incarnation they are stays: the next one has to say it.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -500,14 +501,8 @@ pub(super) fn write_state(
     token: Option<Id>,
 ) -> Result<(), ClusterError> {
     let joined_with = token.map(|token| hex::encode(token.0));
-    let file = File {
-        format: document::FORMAT,
-        cluster: cluster.to_uuid(),
-        incarnation,
-        starts: Vec::new(),
-        joined_with,
-        port,
-    };
+    let starts = File::read(folder)?.map(|before| before.starts).unwrap_or_default();
+    let file = File { format: document::FORMAT, cluster: cluster.to_uuid(), incarnation, starts, joined_with, port };
     file.write(folder)
 }
 
@@ -553,3 +548,20 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Which cluster the node belongs to, and how far it is.
 const FILE: &str = "cluster.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_start_drew_stays_until_it_has_its_incarnation() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = Id([7; 16]);
+        write_state(folder.path(), (cluster, 4), None, None).unwrap();
+        File::change(folder.path(), |file| file.starts = vec!["drawn".into()]).unwrap();
+        // Another authority's certificate comes; a stop comes before the incarnation is kept.
+        write_state(folder.path(), (cluster, 4), Some(8201), None).unwrap();
+        let file = File::read(folder.path()).unwrap().unwrap();
+        assert_eq!((file.incarnation, file.port, file.starts), (4, Some(8201), vec!["drawn".to_owned()]));
+    }
+}
