@@ -1,13 +1,14 @@
 //! Whole nodes in one process: they join, and are refused, over their real ports.
 
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use keyward_model::{Clock as _, Id, ManualClock, SeededEntropy, Table};
 use serde_json::{Value, json};
 
 use super::join::guest::{self, JoinError};
+use super::recovery::offline::Stopped;
 use super::token::JoinToken;
 use super::wire::Why;
 use crate::barrier::Columns;
@@ -149,6 +150,8 @@ fn a_removed_node_runs_for_as_long_as_its_word_is_needed() {
     until("it knows", || super::rows::is_gone(&running.app.store.reader().unwrap(), number).unwrap());
     running.stop();
 
+    let alone = Stopped::open(&two, Arc::new(OsEntropy)).unwrap_err().to_string();
+    assert!(alone.contains("was removed from the cluster"), "nobody goes on with it alone: {alone}");
     let again = boot::start(two.clone(), None).unwrap();
     let path = format!("sys/cluster/members/{number:016x}?force=true");
     let remove = || ask(app.config.listen.address, &one.1, "DELETE", &path, "").0;
