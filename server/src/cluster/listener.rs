@@ -241,7 +241,8 @@ async fn run(
             continue;
         };
         let Some(seat) = seats.take(CONNECTIONS_MAX) else {
-            tracing::warn!("a connection to the node port was closed: there are too many");
+            cluster.note_closed();
+            tracing::debug!(source = %source, "a connection to the node port was closed: there are too many");
             continue;
         };
         let (cluster, joining) = (Arc::clone(&cluster), joining.clone());
