@@ -17,7 +17,7 @@ CREATE TABLE applied(
   sum          BLOB NOT NULL CHECK (length(sum) = 32),
   signature    BLOB NOT NULL CHECK (length(signature) = 32),
   last_version INTEGER NOT NULL CHECK (last_version >= 0)
-) STRICT;
+, newest INTEGER NOT NULL DEFAULT 0) STRICT;
 
 CREATE TABLE config(
   key  BLOB NOT NULL PRIMARY KEY,

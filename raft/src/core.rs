@@ -37,6 +37,9 @@ pub(crate) const LANDING_MAX: Duration = Duration::from_secs(2);
 /// Between two attempts to hand over, when nobody can take it.
 const NOBODY_PAUSE: Duration = Duration::from_millis(250);
 
+/// Between two attempts to make room on a full disk.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
 /// What the thread works with.
 pub(crate) struct Core {
     pub(crate) node_id: u64,
@@ -235,12 +238,15 @@ async fn notice_removal(board: Arc<Board>, observer: Arc<dyn Observer>) {
     observer.failed(REMOVED);
 }
 
-/// Makes the state durable when the log has grown, or takes space that is wanted; openraft purges the log up to there.
+/// Makes the state durable when the log has grown, and for as long as it takes space that is wanted; openraft purges the log up to there.
 async fn compact(raft: Raft<Types, Machine>, asked: Arc<Notify>, log: Log) {
     loop {
         tokio::select! {
             () = asked.notified() => {}
             () = log.filled() => {}
+            // WHY: the library drops what is asked while it makes a snapshot, and says nothing of it. The one that is made may
+            // have been begun before the disk was full, and let nothing go; on a full disk nothing is written that would ask.
+            () = tokio::time::sleep(FULL_PAUSE), if log.is_full() => {}
         }
         if raft.trigger().snapshot().await.is_err() {
             return;

@@ -496,6 +496,7 @@ impl keyward_raft::Observer for Applied {
     fn replaced(&self, store: &Store) {
         self.generations.advance();
         let read = |reader: Reader| {
+            self.generations.note_time(reader.newest().map_err(storage)?);
             *self.generations.repeats() = Remembered::of_state(&reader).map_err(storage)?;
             seal::keyring_row(&reader)
         };

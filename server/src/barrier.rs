@@ -713,7 +713,7 @@ impl Generations {
         self.applied.fetch_add(1, Ordering::Release);
     }
 
-    /// A command of this moment was applied.
+    /// A command of this moment was applied, here or by whoever this state is from.
     pub fn note_time(&self, at: Timestamp) {
         self.newest.fetch_max(at.0, Ordering::AcqRel);
     }

@@ -166,6 +166,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let sessions = Arc::new(Sessions::default());
     let (generations, keys) = (Arc::new(Generations::default()), Arc::new(KeySlot::default()));
     *generations.repeats() = Remembered::of_state(&store.reader()?)?;
+    generations.note_time(store.reader()?.newest()?);
     let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
     let failure = Arc::new(Failure::default());
     let fail = Arc::clone(&failure);

@@ -17,6 +17,7 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { name: "0001_state", sql: include_str!("../migrations/0001_state.sql") },
     Migration { name: "0002_repeats", sql: include_str!("../migrations/0002_repeats.sql") },
+    Migration { name: "0003_newest", sql: include_str!("../migrations/0003_newest.sql") },
 ];
 
 /// Refuses a database that a newer keyward made; else says how many steps it has.

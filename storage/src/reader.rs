@@ -3,7 +3,7 @@
 use std::cell::{Ref, RefCell};
 use std::sync::Arc;
 
-use keyward_model::{Row, StateSum, Table, VersionBlob};
+use keyward_model::{Row, StateSum, Table, Timestamp, VersionBlob};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::connect::{self, Role};
@@ -246,6 +246,14 @@ impl Reader {
         meta(&*self.connection()?)
     }
 
+    /// The newest moment that a command in this state was stamped with; 0 before the first.
+    ///
+    /// # Errors
+    /// As all look-ups.
+    pub fn newest(&self) -> Result<Timestamp, StoreError> {
+        newest(&*self.connection()?)
+    }
+
     /// The last applied membership and where it stood in the log.
     ///
     /// # Errors
@@ -323,6 +331,13 @@ pub(crate) fn meta(connection: &Connection) -> Result<Meta, StoreError> {
             })
         })
         .map_err(failed)
+}
+
+/// Not a part of [`Meta`], which a snapshot of an older schema has, too.
+pub(crate) fn newest(connection: &Connection) -> Result<Timestamp, StoreError> {
+    let failed = |e: rusqlite::Error| StoreError::at("applied", &[], &e);
+    let mut statement = connection.prepare_cached(NEWEST).map_err(failed)?;
+    statement.query_row([], |row| row.get(0).map(Timestamp)).map_err(failed)
 }
 
 pub(crate) fn membership(connection: &Connection) -> Result<Option<(Position, Vec<u8>)>, StoreError> {
@@ -433,5 +448,7 @@ pub(crate) const VERSIONS_AFTER: &str =
     "-- storage::reader::versions_after\nSELECT id, wrapped FROM versions WHERE id > ?1 ORDER BY id LIMIT ?2";
 pub(crate) const META: &str = "-- storage::reader::meta
 SELECT term, leader, idx, sum, signature, last_version FROM applied WHERE one = 1";
+const NEWEST: &str = "-- storage::reader::newest
+SELECT newest FROM applied WHERE one = 1";
 const MEMBERSHIP: &str = "-- storage::reader::membership
 SELECT term, leader, idx, members FROM membership WHERE one = 1";

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use keyward_model::{Change, Outcome, StateSum};
+use keyward_model::{Change, Outcome, StateSum, Timestamp};
 use rusqlite::{Connection, params};
 
 use crate::checkpoint::{self, Checkpoint, Kind};
@@ -20,6 +20,7 @@ use crate::{Content, Entry, Position, StoreError, connect, plan};
 pub struct Writer {
     connection: Connection,
     meta: Meta,
+    newest: Timestamp,
     membership: Option<(Position, Vec<u8>)>,
     /// WHY: held open, so that an error while the system wrote the log back in the background is reported to us.
     wal: File,
@@ -32,17 +33,17 @@ pub struct Writer {
 impl Writer {
     pub(crate) fn open(connection: Connection, seat: WriterSeat) -> Result<Self, StoreError> {
         let meta = reader::meta(&connection)?;
-        let membership = reader::membership(&connection)?;
+        let (newest, membership) = (reader::newest(&connection)?, reader::membership(&connection)?);
         let wal = private(&seat.place.wal())?;
         seat.store.sync_names()?;
-        Ok(Self { connection, meta, membership, wal, broken: false, held_up: None, seat })
+        Ok(Self { connection, meta, newest, membership, wal, broken: false, held_up: None, seat })
     }
 
     /// Applies `entries` in one transaction and says what became of each command of each entry, in order.
     ///
     /// A command that was not decided on the state as it is now, or whose revisions do not fit, is [`Outcome::Stale`]: it
-    /// leaves nothing, the others go on. The position of the last entry, the sum and its signature are part of the
-    /// transaction. The changes are visible to readers afterwards; they are durable after [`Writer::make_durable`].
+    /// leaves nothing, the others go on. The position of the last entry, the sum, its signature and the newest moment are part
+    /// of the transaction. The changes are visible to readers afterwards; they are durable after [`Writer::make_durable`].
     ///
     /// # Errors
     /// [`StoreError::DiskFull`]: everything is as it was before, and the same entries can be applied again when there is
@@ -56,8 +57,8 @@ impl Writer {
         // Taken back only when all went well.
         self.broken = true;
         check_order(self.meta.applied, entries)?;
-        let mut next = Meta { applied: Some(last.position), ..self.meta };
-        let outcomes = self.run(BEGIN).and_then(|()| self.write(entries, &mut next));
+        let (mut next, mut newest) = (Meta { applied: Some(last.position), ..self.meta }, self.newest);
+        let outcomes = self.run(BEGIN).and_then(|()| self.write(entries, &mut next, &mut newest));
         let outcomes = match outcomes.and_then(|outcomes| self.run(COMMIT).map(|()| outcomes)) {
             Ok(outcomes) => outcomes,
             Err(error) => {
@@ -67,7 +68,7 @@ impl Writer {
                 return Err(error);
             }
         };
-        self.meta = next;
+        (self.meta, self.newest) = (next, newest);
         for entry in entries {
             if let Content::Membership(members) = entry.content {
                 self.membership = Some((entry.position, members.to_vec()));
@@ -133,7 +134,12 @@ impl Writer {
         Ok(self.meta.applied)
     }
 
-    fn write(&self, entries: &[Entry<'_>], next: &mut Meta) -> Result<Vec<Vec<Outcome>>, StoreError> {
+    fn write(
+        &self,
+        entries: &[Entry<'_>],
+        next: &mut Meta,
+        newest: &mut Timestamp,
+    ) -> Result<Vec<Vec<Outcome>>, StoreError> {
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
             let mut of_entry = Vec::new();
@@ -154,13 +160,14 @@ impl Writer {
                         next.sum = fit.sum;
                         next.last_version = fit.last_version;
                         next.signature = command.signature;
+                        *newest = command.at.max(*newest);
                         of_entry.push(Outcome::Done);
                     }
                 }
             }
             outcomes.push(of_entry);
         }
-        self.put_meta(next)?;
+        self.put_meta(next, *newest)?;
         Ok(outcomes)
     }
 
@@ -194,7 +201,7 @@ impl Writer {
         }
     }
 
-    fn put_meta(&self, meta: &Meta) -> Result<(), StoreError> {
+    fn put_meta(&self, meta: &Meta, newest: Timestamp) -> Result<(), StoreError> {
         let Some(at) = meta.applied else { return Ok(()) };
         let values = params![
             at.term.cast_signed(),
@@ -203,6 +210,7 @@ impl Writer {
             meta.sum.to_bytes(),
             meta.signature,
             meta.last_version.cast_signed(),
+            newest.0,
         ];
         let touched = self.execute(PUT_META, values).map_err(|e| StoreError::at("applied", &[], &e))?;
         one_row(touched, "applied", &[])
@@ -283,7 +291,7 @@ pub(crate) const REWRAP: &str = "-- storage::writer::rewrap\nUPDATE versions SET
 pub(crate) const ERASE: &str = "-- storage::writer::erase\nDELETE FROM versions WHERE id = ?1";
 
 pub(crate) const PUT_META: &str = "-- storage::writer::put_meta
-UPDATE applied SET term = ?1, leader = ?2, idx = ?3, sum = ?4, signature = ?5, last_version = ?6 WHERE one = 1";
+UPDATE applied SET term = ?1, leader = ?2, idx = ?3, sum = ?4, signature = ?5, last_version = ?6, newest = ?7 WHERE one = 1";
 const PUT_MEMBERSHIP: &str = "-- storage::writer::put_membership
 INSERT OR REPLACE INTO membership(one, term, leader, idx, members) VALUES (1, ?1, ?2, ?3, ?4)";
 

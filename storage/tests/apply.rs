@@ -134,6 +134,31 @@ fn several_entries_are_one_step_with_everything_beside_it() {
 }
 
 #[test]
+fn the_newest_moment_stays_whatever_comes_after_it() {
+    let mut db = Database::new();
+    let at = |moment, before, key: &[u8]| keyward_model::Command {
+        at: keyward_model::Timestamp(moment),
+        ..command(before, vec![put(Table::Secrets, row(key, 1, b""))])
+    };
+    let newest = |db: &Database| db.store.reader().unwrap().newest().unwrap().0;
+    assert_eq!(newest(&db), 0);
+    let zero = StateSum::default();
+    assert_eq!(db.commands(&[at(900, zero, b"a"), at(950, zero, b"stale")]), [Outcome::Done, Outcome::Stale]);
+    assert_eq!(newest(&db), 900);
+    // The next leader's clock is behind.
+    assert_eq!(db.commands(&[at(300, db.writer.sum(), b"b")]), [Outcome::Done]);
+    let mut db = db.reopen();
+    assert_eq!(newest(&db), 900);
+    assert_eq!(db.commands(&[at(400, db.writer.sum(), b"c")]), [Outcome::Done]);
+    let file = db.folder.path().join("snapshot");
+    db.store.snapshot_into(&file).unwrap();
+    let Database { folder, store, writer } = db;
+    drop(writer);
+    store.install(&file).unwrap();
+    assert_eq!(newest(&Database { writer: store.writer().unwrap(), folder, store }), 900);
+}
+
+#[test]
 fn entries_out_of_order_stop_the_writer() {
     let at = |term, index| Position { term, leader: 1, index };
     for (first, second) in [(at(1, 0), at(1, 0)), (at(1, 1), at(1, 0)), (at(1, 0), at(1, 2)), (at(2, 0), at(1, 1))] {

@@ -31,7 +31,7 @@ fn the_file_is_as_it_should_be() {
         ("journal_mode", "wal"),
         ("auto_vacuum", "0"),
         ("application_id", "1264014164"),
-        ("user_version", "2"),
+        ("user_version", "3"),
         ("encoding", "UTF-8"),
     ] {
         let found: rusqlite::types::Value = connection.pragma_query_value(None, pragma, |row| row.get(0)).unwrap();

@@ -34,7 +34,9 @@ struct State {
     departed: BTreeSet<u64>,
     /// Members by the last membership that was known to be committed.
     settled: Option<BTreeSet<u64>>,
-    /// Who was removed for good.
+    /// Who was removed, as the state says.
+    gone: BTreeSet<u64>,
+    /// Of those and of others, who was removed for good: no membership needs it any more.
     removed: BTreeSet<u64>,
     /// What members acknowledged to this leader.
     acknowledged: BTreeMap<u64, Acknowledged>,
@@ -107,11 +109,12 @@ impl Board {
     }
 
     /// Whether a link from `node` is welcome: it is a member; or this node knows no members; or the other knows of a newer
-    /// membership, by which it is one. A node that was removed knows only of an older one.
+    /// membership, by which it is one. A node that was removed knows only of an older one; whatever it says, once the state
+    /// tells of its removal only the membership here counts.
     pub(crate) fn admits(&self, node: u64, member_since: u64) -> bool {
         let state = self.state();
-        let is_member =
-            state.book.is_empty() || state.book.contains_key(&node) || member_since > state.membership_index;
+        let may_be_news = || state.book.is_empty() || member_since > state.membership_index;
+        let is_member = state.book.contains_key(&node) || (!state.gone.contains(&node) && may_be_news());
         is_member && !state.departed.contains(&node) && !state.removed.contains(&node)
     }
 
@@ -125,9 +128,10 @@ impl Board {
         self.state().removed.contains(&node)
     }
 
-    /// Notes that the state says that `node` was removed, unless a membership may still need it.
+    /// Notes that the state says that `node` was removed: for good, unless a membership may still need it.
     pub(crate) fn mark_removed(&self, node: u64) {
         let mut state = self.state();
+        state.gone.insert(node);
         if state.settled.as_ref().is_some_and(|members| !members.contains(&node)) {
             state.removed.insert(node);
         }
@@ -193,7 +197,8 @@ impl Board {
         if settled {
             let members: BTreeSet<u64> = book.keys().copied().collect();
             let before = state.settled.replace(members).unwrap_or_default();
-            state.removed.extend(before.into_iter().filter(|node| !book.contains_key(node)));
+            let gone = state.gone.clone();
+            state.removed.extend(before.into_iter().chain(gone).filter(|node| !book.contains_key(node)));
             if state.removed.contains(&self.node_id) {
                 self.removed.notify_one();
             }
@@ -226,5 +231,41 @@ impl State {
             self.taken.remove(&(node, lane)).iter().for_each(AbortHandle::abort);
         }
         self.acknowledged.remove(&node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Nobody;
+
+    fn board() -> Board {
+        Board::new(1, Arc::new(Nobody), Duration::from_millis(100), Arc::default())
+    }
+
+    fn book(nodes: &[u64]) -> BTreeMap<u64, String> {
+        nodes.iter().map(|node| (*node, String::new())).collect()
+    }
+
+    #[test]
+    fn whoever_knows_of_a_newer_membership_is_welcome() {
+        let board = board();
+        assert!(board.admits(2, 0), "this node knows nobody");
+        board.keep(book(&[1, 3]), 7, false);
+        assert!(board.admits(3, 0) && board.admits(2, 8));
+        assert!(!board.admits(2, 7), "by an older one it was a member");
+    }
+
+    #[test]
+    fn a_removed_node_is_let_in_by_a_membership_here_alone() {
+        let board = board();
+        board.keep(book(&[1, 2, 3]), 7, false);
+        board.mark_removed(2);
+        board.mark_removed(4);
+        assert!(board.admits(2, 0), "a membership that is not settled may need its word");
+        assert!(!board.admits(4, u64::MAX) && !board.was_removed(4), "its own word for it is none");
+        board.keep(book(&[1, 3]), 8, true);
+        assert!(!board.admits(2, u64::MAX));
+        assert!(board.was_removed(2) && board.was_removed(4), "nothing needs them any more");
     }
 }

@@ -67,6 +67,30 @@ fn without_recovery_shares_a_lost_key_file_is_said_at_the_start() {
 }
 
 #[test]
+fn time_does_not_go_back_over_a_restart_or_with_a_state_from_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(config(folder.path()), None).unwrap();
+    // As if whoever led before had a clock that goes before.
+    let ahead = running.app.barrier.now().plus_seconds(240);
+    running.app.barrier.generations().note_time(ahead);
+    assert_eq!(ask(running.app.config.listen.address, "", "POST", "sys/init", "{}").0, 200);
+
+    let app = &running.app;
+    let (generations, outcomes) = (Arc::default(), Arc::new(Outcomes::new(Arc::clone(app.journal()))));
+    let (keys, sessions) = (Arc::default(), Arc::default());
+    let observer =
+        Applied::new(Arc::clone(&generations), keys, sessions, outcomes, Box::new(|error| panic!("{error}")));
+    keyward_raft::Observer::replaced(&observer, &app.store);
+    drop(observer);
+    assert!(generations.newest() >= ahead, "with a state from elsewhere");
+
+    assert!(running.stop());
+    let running = start(config(folder.path()), None).unwrap();
+    assert!(running.app.barrier.generations().newest() >= ahead, "over a restart");
+    assert!(running.stop());
+}
+
+#[test]
 fn what_an_operator_asks_needs_an_operator() {
     let folder = tempfile::tempdir().unwrap();
     let dev = Dev { root_token: Some("root".into()) };

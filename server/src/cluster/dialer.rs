@@ -23,7 +23,10 @@ impl Dialer for Members {
     fn dial<'a>(&'a self, node: u64, address: &'a str) -> Dialing<'a> {
         Box::pin(async move {
             let trust = self.0.trust().ok_or_else(|| io::Error::other("this node is not one of several"))?;
-            let dialled = dial(&trust, Lane::Raft, node, address).await;
+            let dialled = dial(&trust, Lane::Raft, node, address).await.and_then(|stream| {
+                self.0.refuse_older(trust.shown(stream.get_ref().1.peer_certificates()))?;
+                Ok(stream)
+            });
             let stream = dialled.inspect_err(|error| self.0.note_unreached(node, address, error))?;
             Ok(Box::new(stream) as Box<dyn Connection>)
         })

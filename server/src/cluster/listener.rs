@@ -241,7 +241,8 @@ async fn run(
             continue;
         };
         let Some(seat) = seats.take(CONNECTIONS_MAX) else {
-            tracing::warn!("a connection to the node port was closed: there are too many");
+            cluster.note_closed();
+            tracing::debug!(source = %source, "a connection to the node port was closed: there are too many");
             continue;
         };
         let (cluster, joining) = (Arc::clone(&cluster), joining.clone());
@@ -275,6 +276,7 @@ async fn lead_in(
         Lane::Raft => {
             let (mut stream, peer) = shake(handshake, &trust, lane).await?;
             let peer = peer.ok_or_else(stranger)?;
+            cluster.refuse_older(trust.shown(stream.get_ref().1.peer_certificates()))?;
             stream.get_mut().0.leave();
             // Its certificate may outlive its membership by a day. Where that cannot be read it is neither let in nor told
             // that it was removed: that would end it for good.

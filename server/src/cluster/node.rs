@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::authority::Subject;
-use super::certificate::{self, CertificateError, Held};
+use super::certificate::{self, CertificateError, Facts, Held};
 use super::document;
 use super::join::pending;
 use super::listener::{self, Knock, Seats};
@@ -42,6 +42,8 @@ const WRONG_PER_MINUTE_MAX: u32 = 10;
 const SOURCES_MAX: usize = 1024;
 /// Starts before this one that are remembered because they did not hear which incarnation they are.
 const STARTS_MAX: usize = 16;
+/// Nodes whose newest incarnation is remembered.
+const SHOWN_MAX: usize = 1024;
 /// How often it is said that a member is of another cluster now.
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
@@ -60,6 +62,8 @@ pub struct Cluster {
     wrong: Mutex<BTreeMap<IpAddr, (i64, u32)>>,
     /// Members whose place was found taken by others, and when that was last said.
     estranged: Mutex<BTreeMap<u64, Instant>>,
+    /// The newest incarnation that each node was seen to have a certificate of.
+    shown: Mutex<BTreeMap<u64, u64>>,
     nudge: Notify,
     start: Mutex<Start>,
     /// Places of members that want a new certificate.
@@ -177,6 +181,7 @@ impl Cluster {
             closed: AtomicU64::new(0),
             wrong: Mutex::default(),
             estranged: Mutex::default(),
+            shown: Mutex::default(),
             nudge: Notify::new(),
             start: Mutex::new(start),
             renewing: Seats::default(),
@@ -419,6 +424,27 @@ impl Cluster {
         );
     }
 
+    /// Makes sure that whoever shows this certificate for consensus is the newest start of its node that was seen.
+    ///
+    /// WHY: not held against the node's row. That has the next incarnation before the node hears of it, and one that did not
+    /// hear, since the leader died, may be the only one that the others can elect.
+    ///
+    /// # Errors
+    /// Another process of the node showed a later one: this is a copy of it.
+    pub(super) fn refuse_older(&self, shown: Option<Facts>) -> io::Result<()> {
+        let Facts { number, incarnation, .. } = shown.ok_or(io::ErrorKind::PermissionDenied)?;
+        let mut newest = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = newest.get(&number).copied();
+        if before.is_some_and(|before| incarnation < before) {
+            let text = format!("node {number:016x} shows the certificate of an earlier start: a copy of it runs");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        if before.is_some() || newest.len() < SHOWN_MAX {
+            newest.insert(number, incarnation);
+        }
+        Ok(())
+    }
+
     /// Whether `source` may try a join token now.
     pub(super) fn may_try(&self, source: IpAddr, now_s: i64) -> bool {
         let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
@@ -489,7 +515,8 @@ pub fn refuse_unfinished(data: &Path) -> Result<(), ClusterError> {
     )))
 }
 
-/// Notes in the folder that the node is one of a cluster, as which incarnation, and which token let it in.
+/// Notes in the folder that the node is one of a cluster, as which incarnation, and which token let it in. What starts drew
+/// that did not hear which incarnation they are stays: the next one has to say it.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -500,14 +527,8 @@ pub(super) fn write_state(
     token: Option<Id>,
 ) -> Result<(), ClusterError> {
     let joined_with = token.map(|token| hex::encode(token.0));
-    let file = File {
-        format: document::FORMAT,
-        cluster: cluster.to_uuid(),
-        incarnation,
-        starts: Vec::new(),
-        joined_with,
-        port,
-    };
+    let starts = File::read(folder)?.map(|before| before.starts).unwrap_or_default();
+    let file = File { format: document::FORMAT, cluster: cluster.to_uuid(), incarnation, starts, joined_with, port };
     file.write(folder)
 }
 
@@ -553,3 +574,37 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Which cluster the node belongs to, and how far it is.
 const FILE: &str = "cluster.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_earlier_start_than_one_that_was_seen_is_a_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { data: folder.path().to_owned(), ..Config::default() };
+        let entropy = keyward_model::SeededEntropy::new(1);
+        let identity = Identity::of_folder(folder.path(), &entropy).unwrap();
+        let cluster = Cluster::of_folder(&config, &identity, &entropy).unwrap();
+        let shows = |number, incarnation| {
+            let facts = Facts { cluster: Id([7; 16]), number, incarnation, from_s: 0, until_s: 1 };
+            cluster.refuse_older(Some(facts)).is_ok()
+        };
+        assert!(shows(2, 4) && shows(2, 4) && shows(2, 6) && shows(3, 1));
+        assert!(!shows(2, 5) && !shows(2, 4));
+        assert!(shows(2, 6) && shows(2, 7));
+        assert!(cluster.refuse_older(None).is_err());
+    }
+
+    #[test]
+    fn what_a_start_drew_stays_until_it_has_its_incarnation() {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = Id([7; 16]);
+        write_state(folder.path(), (cluster, 4), None, None).unwrap();
+        File::change(folder.path(), |file| file.starts = vec!["drawn".into()]).unwrap();
+        // Another authority's certificate comes; a stop comes before the incarnation is kept.
+        write_state(folder.path(), (cluster, 4), Some(8201), None).unwrap();
+        let file = File::read(folder.path()).unwrap().unwrap();
+        assert_eq!((file.incarnation, file.port, file.starts), (4, Some(8201), vec!["drawn".to_owned()]));
+    }
+}

@@ -6,6 +6,7 @@
 //! cluster that was switched off for a day could not come back.
 
 use std::io;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -213,7 +214,26 @@ pub async fn renew(worker: &Worker) -> Result<(), Refusal> {
     let trusted = rotation::trusted(worker)?.unwrap_or_else(|| trust.trusted().to_vec());
     establish(worker, applicant, (leaf, ca), &trusted)?;
     // Signed for itself, it has asked nobody which incarnation it is.
-    if given > incarnation || said.start.is_none() { app.cluster.incarnate(given).map_err(keep) } else { Ok(()) }
+    if given > incarnation || said.start.is_none() {
+        app.cluster.incarnate(given).map_err(keep)?;
+    }
+    if given > incarnation {
+        show(worker);
+    }
+    Ok(())
+}
+
+/// Shows the other members the certificate of this start: from then on they take nothing from a copy that has an earlier one.
+fn show(worker: &Worker) {
+    let (node, own) = (worker.app.barrier.node(), worker.app.cluster.number());
+    let Some(trust) = worker.app.cluster.trust() else { return };
+    for member in node.members().into_iter().filter(|member| member.node != own) {
+        let trust = Arc::clone(&trust);
+        node.spawn(async move {
+            // The handshake is all that it is about. Who cannot be reached now sees it with the next link.
+            drop(dial(&trust, Lane::Raft, member.node, &member.address).await);
+        });
+    }
 }
 
 /// Stops this node if another process is it by now. Its row says so as soon as that one has its incarnation.
@@ -235,7 +255,10 @@ fn alone(worker: &Worker, applicant: &Applicant) -> Result<Issuing, Refusal> {
     let app = &worker.app;
     let Some(row) = rows::node(worker.reader(), app.cluster.number())? else { return Ok(Issuing::Stranger) };
     let installation = seal::installation(worker.reader())?.ok_or(Refusal::Sealed)?;
-    let subject = Subject { incarnation: row.incarnation, ..app.cluster.subject(installation.cluster) };
+    // The state may lag behind what this node had shown before.
+    let shown = app.cluster.trust().map_or(0, |trust| trust.held().facts.incarnation);
+    let incarnation = row.incarnation.max(shown);
+    let subject = Subject { incarnation, ..app.cluster.subject(installation.cluster) };
     let authority = signing(worker)?;
     let leaf = authority.issue(applicant.csr(), subject, app.barrier.now().seconds());
     let leaf = leaf.map_err(|error| Refusal::internal(error.to_string()))?;
@@ -246,7 +269,8 @@ fn alone(worker: &Worker, applicant: &Applicant) -> Result<Issuing, Refusal> {
 /// That one may lead: the others then name this node, at the address where it is not.
 async fn ask_leader(worker: &Worker, leader: Option<u64>, said: &Renew) -> io::Result<Issuing> {
     let app = &worker.app;
-    let mut others = app.barrier.node().members();
+    let members = app.barrier.node().members();
+    let mut others = members.clone();
     others.retain(|member| member.node != app.cluster.number() || member.address != said.place.node_address);
     let mut last = io::Error::new(io::ErrorKind::NotConnected, "no other member answers");
     let is_first =
@@ -256,7 +280,8 @@ async fn ask_leader(worker: &Worker, leader: Option<u64>, said: &Renew) -> io::R
         for _ in 0..HOPS_MAX {
             match ask(worker, asked, said).await {
                 Ok(Reply::Issuing(issuing)) => return Ok(issuing),
-                Ok(Reply::Elsewhere(address)) => match others.iter().find(|member| member.address == address) {
+                // At the address of this node, too: where that leads to another process, this one is the copy.
+                Ok(Reply::Elsewhere(address)) => match members.iter().find(|member| member.address == address) {
                     Some(leads) => asked = leads,
                     None => break,
                 },

@@ -1,13 +1,17 @@
 //! Whole nodes in one process: they join, and are refused, over their real ports.
 
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use keyward_model::{Clock as _, Id, ManualClock, SeededEntropy, Table};
 use serde_json::{Value, json};
 
+use super::certificate::Held;
+use super::dialer::dial;
 use super::join::guest::{self, JoinError};
+use super::recovery::offline::Stopped;
+use super::tls::{Lane, Trust};
 use super::token::JoinToken;
 use super::wire::Why;
 use crate::barrier::Columns;
@@ -149,6 +153,8 @@ fn a_removed_node_runs_for_as_long_as_its_word_is_needed() {
     until("it knows", || super::rows::is_gone(&running.app.store.reader().unwrap(), number).unwrap());
     running.stop();
 
+    let alone = Stopped::open(&two, Arc::new(OsEntropy)).unwrap_err().to_string();
+    assert!(alone.contains("was removed from the cluster"), "nobody goes on with it alone: {alone}");
     let again = boot::start(two.clone(), None).unwrap();
     let path = format!("sys/cluster/members/{number:016x}?force=true");
     let remove = || ask(app.config.listen.address, &one.1, "DELETE", &path, "").0;
@@ -164,6 +170,42 @@ fn a_removed_node_runs_for_as_long_as_its_word_is_needed() {
             once_more.stop();
         }
     }
+    one.0.stop();
+}
+
+#[test]
+fn an_earlier_start_is_not_let_in_once_a_later_one_was_seen() {
+    use tokio::io::AsyncReadExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let one = founder(folder.path(), "one");
+    let two = config(folder.path(), "two");
+    join(&two, &token_of(&one, &json!({}))).unwrap();
+    let running = boot::start(two.clone(), None).unwrap();
+    until_voters(&one, 2);
+    until("it knows which start it is", || running.app.cluster.has_incarnation());
+    running.stop();
+    // All that a copy of the folder has to show.
+    let (held, trusted) = Held::read(&two.data.join("cluster")).unwrap().unwrap();
+    let copied = Trust::new(held, &trusted).unwrap();
+    let again = boot::start(two, None).unwrap();
+    until("it knows which start it is", || again.app.cluster.has_incarnation());
+
+    let first = &one.0.app.cluster;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let is_refused = |trust: &Trust| {
+        let before = first.closed();
+        runtime.block_on(async {
+            let dialled = dial(trust, Lane::Raft, first.number(), &first.address().unwrap()).await;
+            if let Ok(mut stream) = dialled {
+                drop(stream.read(&mut [0]).await); // whoever is let in is waited for to say what it wants
+            }
+        });
+        first.closed() > before
+    };
+    until("the copy is not let in", || is_refused(&copied));
+    assert!(!is_refused(&again.app.cluster.trust().unwrap()), "the node is");
+    until_voters(&one, 2);
+    again.stop();
     one.0.stop();
 }
 

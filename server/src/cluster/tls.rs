@@ -136,8 +136,12 @@ impl Trust {
 
     /// The member that presented this chain, which the handshake verified; `None` if it is of another cluster.
     pub fn peer(&self, chain: Option<&[CertificateDer<'_>]>) -> Option<u64> {
-        let facts = Facts::of(chain?.first()?)?;
-        (facts.cluster == self.cluster).then_some(facts.number)
+        self.shown(chain).map(|facts| facts.number)
+    }
+
+    /// What the certificate of that member says.
+    pub fn shown(&self, chain: Option<&[CertificateDer<'_>]>) -> Option<Facts> {
+        Facts::of(chain?.first()?).filter(|facts| facts.cluster == self.cluster)
     }
 }
 

@@ -106,6 +106,9 @@ enum Said {
 pub fn join(config: &Config, token: &str, clock: &dyn Clock, entropy: &dyn Entropy) -> Result<(), JoinError> {
     let token = JoinToken::parse(token)?;
     let kept = Pending::read(&config.data)?;
+    if kept.is_none() {
+        pending::sweep(&config.data);
+    }
     if kept.is_none() && !check_folder(config, &token)? {
         return Ok(()); // it has everything already
     }
@@ -123,15 +126,15 @@ pub fn join(config: &Config, token: &str, clock: &dyn Clock, entropy: &dyn Entro
     if let Some(name) = token.name.as_ref().filter(|name| **name != place.name) {
         return Err(JoinError::Refused { why: Why::Name, text: wrong_name(name, &place.name) });
     }
-    let pending = match kept {
+    let mut pending = match kept {
         Some(kept) => kept,
         None => Pending::draw(token.cluster, SealKey::wanted(config), entropy)?,
     };
-    // The key is where it belongs from the first moment on: that may be another device than the data's.
-    let seal_key = pending.seal_key.map(|_| seal_key(config, pending.is_resumed, entropy)).transpose()?;
-    if !pending.is_resumed {
-        pending.keep(&config.data)?;
-    }
+    let seal_key = prepare(config, &mut pending, entropy).inspect_err(|_| {
+        if !pending.is_resumed {
+            pending::undo(config, pending.seal_key);
+        }
+    })?;
     let request = Join {
         csr: STANDARD.encode(pending.applicant.csr()),
         node: pending.identity.node().to_uuid(),
@@ -266,11 +269,31 @@ fn place(config: &Config) -> Result<Place, JoinError> {
     Ok(Place { name: node::node_name(config), node_address, api_address })
 }
 
-/// The key of this node's own seal: the one in its file, where a fresh one is put if there is none. Who asks again has one: the
+/// Keeps what the node asks with, and gives the key of its own seal, which is where it belongs before anything is asked: that
+/// may be another device than the data's. First it is kept that there will be a key, then it is drawn: whatever a stop leaves
+/// is known for what it is.
+fn prepare(
+    config: &Config,
+    pending: &mut Pending,
+    entropy: &dyn Entropy,
+) -> Result<Option<Secret<[u8; 32]>>, JoinError> {
+    if !pending.is_resumed {
+        pending.keep(&config.data)?;
+    }
+    let Some(from) = pending.seal_key else { return Ok(None) };
+    let key = seal_key(config, from, entropy)?;
+    if from == SealKey::Wanted {
+        pending.seal_key = Some(SealKey::Drawn);
+        pending.keep(&config.data)?;
+    }
+    Ok(Some(key))
+}
+
+/// The key of this node's own seal: the one in its file, where a fresh one is put if it is wanted. Who asked before has one: the
 /// cluster may know it.
-fn seal_key(config: &Config, is_resumed: bool, entropy: &dyn Entropy) -> Result<Secret<[u8; 32]>, JoinError> {
+fn seal_key(config: &Config, from: SealKey, entropy: &dyn Entropy) -> Result<Secret<[u8; 32]>, JoinError> {
     let path = config.key_file();
-    if is_resumed && !path.exists() {
+    if from != SealKey::Wanted && !path.exists() {
         return Err(JoinError::Place(format!(
             "{}: the key file of this node, which asked with it before, is missing\n\
              put it back, or empty the data folder, and join anew",

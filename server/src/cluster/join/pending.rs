@@ -28,7 +28,7 @@ pub(super) struct Pending {
     pub(super) applicant: Applicant,
     /// Where the key of its own key-file seal came from, if it has one. The key itself is in its file.
     pub(super) seal_key: Option<SealKey>,
-    /// It was read from the folder: the cluster may know it already.
+    /// It was read from the folder, and the cluster may know it already.
     pub(super) is_resumed: bool,
 }
 
@@ -38,6 +38,8 @@ pub(super) struct Pending {
 pub(super) enum SealKey {
     /// Somebody had put it there.
     Given,
+    /// It is about to be drawn: nothing was asked with it yet.
+    Wanted,
     /// It was drawn for the request, and goes with it.
     Drawn,
 }
@@ -66,14 +68,14 @@ impl SealKey {
     pub(super) fn wanted(config: &Config) -> Option<Self> {
         match config.seal.kind {
             SealKind::KeyFile if config.key_file().exists() => Some(Self::Given),
-            SealKind::KeyFile => Some(Self::Drawn),
+            SealKind::KeyFile => Some(Self::Wanted),
             SealKind::Shamir | SealKind::Passphrase => None,
         }
     }
 
     /// Removes the key file of a node that has no use for it, if it was made for this.
     pub(super) fn discard(self, config: &Config) {
-        if self == Self::Drawn && fs::remove_file(config.key_file()).is_ok() {
+        if self != Self::Given && fs::remove_file(config.key_file()).is_ok() {
             drop(fs::remove_dir(config.data.join("seal"))); // it may be elsewhere, or hold anything else
         }
     }
@@ -112,7 +114,8 @@ impl Pending {
         let csr = STANDARD.decode(&file.csr).map_err(|error| wrong(&error))?;
         let applicant = Applicant::resume(&file.key, csr).map_err(|error| wrong(&error))?;
         let identity = Drafted::resume(file.node, audit_key);
-        Ok(Some(Self { cluster: file.cluster, identity, applicant, seal_key: file.seal_key, is_resumed: true }))
+        let (seal_key, is_resumed) = (file.seal_key, file.seal_key != Some(SealKey::Wanted));
+        Ok(Some(Self { cluster: file.cluster, identity, applicant, seal_key, is_resumed }))
     }
 
     /// Keeps it in the data folder. Durable when this comes back.
@@ -153,13 +156,20 @@ pub(in crate::cluster) fn forget(data: &Path) -> io::Result<()> {
 /// Forgets the request of a node that was refused, and the key and the folders that were made for it.
 pub(super) fn undo(config: &Config, seal_key: Option<SealKey>) {
     let data = &config.data;
-    if forget(data).is_ok() {
+    let forgotten = forget(data);
+    if forgotten.is_ok() || forgotten.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         if let Some(seal_key) = seal_key {
             seal_key.discard(config);
         }
-        // Folders that hold anything else stay.
-        drop(fs::remove_dir(data.join(FOLDER)).and_then(|()| fs::remove_dir(data)));
+        sweep(data);
+        drop(fs::remove_dir(data)); // as long as it holds nothing else
     }
+}
+
+/// Removes what is left where a request was about to be kept and never was. A folder that holds anything else stays.
+pub(super) fn sweep(data: &Path) {
+    drop(fs::remove_file(path(data).with_extension("json.new")));
+    drop(fs::remove_dir(data.join(FOLDER)));
 }
 
 fn key_of(text: &Secret<String>) -> Option<Secret<[u8; 32]>> {
@@ -179,6 +189,8 @@ mod tests {
     use keyward_model::SeededEntropy;
 
     use super::*;
+    use crate::cluster::join::guest;
+    use crate::cluster::token::JoinToken;
 
     #[test]
     fn who_asks_again_is_the_same_node_with_the_same_key() {
@@ -193,13 +205,61 @@ mod tests {
         assert_eq!(again.applicant.csr(), first.applicant.csr());
         assert_eq!(again.applicant.key().expose(), first.applicant.key().expose());
         assert_eq!(again.identity.seed().expose(), first.identity.seed().expose());
-        assert_eq!(again.seal_key, Some(SealKey::Drawn));
-        assert!(is_kept(&data) && again.is_resumed);
+        assert_eq!(again.seal_key, Some(SealKey::Wanted));
+        assert!(is_kept(&data) && !again.is_resumed, "it has not asked yet");
+        Pending { seal_key: Some(SealKey::Drawn), ..again }.keep(&data).unwrap();
+        let again = Pending::read(&data).unwrap().unwrap();
+        assert!(again.seal_key == Some(SealKey::Drawn) && again.is_resumed);
         files::make_folder(&data.join("seal")).unwrap();
         fs::write(config.key_file(), "k").unwrap();
         assert_eq!(SealKey::wanted(&config), Some(SealKey::Given));
         undo(&config, again.seal_key);
         assert!(!data.exists(), "nothing is left of it");
+    }
+
+    /// Joins with a token of a cluster that nobody answers for.
+    fn in_vain(config: &Config) -> JoinError {
+        let (clock, entropy) = (keyward_model::ManualClock::new(keyward_model::Timestamp(0)), SeededEntropy::new(1));
+        let expires = keyward_model::Timestamp(0).plus_seconds(60);
+        let token = JoinToken::draw(Id([7; 16]), [1; 32], vec!["127.0.0.1:1".into()], expires, None, &entropy);
+        guest::join(config, token.text().unwrap().expose(), &clock, &entropy).unwrap_err()
+    }
+
+    #[test]
+    fn whatever_a_stop_leaves_before_the_request_is_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { data: folder.path().join("data"), ..Config::default() };
+        let kept = || {
+            let pending = Pending::draw(Id([7; 16]), SealKey::wanted(&config), &SeededEntropy::new(1)).unwrap();
+            pending.keep(&config.data).unwrap();
+        };
+        let half = || {
+            files::make_folder(&config.data.join(FOLDER)).unwrap();
+            fs::write(config.data.join(FOLDER).join("joining.json.new"), "{").unwrap();
+        };
+        let with_key = || {
+            kept();
+            crate::boot::key_file(&config, &SeededEntropy::new(2)).unwrap();
+        };
+        let left: [(&str, &dyn Fn()); 3] = [("half a file", &half), ("no key", &kept), ("a key", &with_key)];
+        for (what, leave) in left {
+            leave();
+            let error = in_vain(&config);
+            assert!(matches!(error, JoinError::Unreachable(_)), "{what}: {error}");
+            assert!(!config.data.exists(), "{what}: nobody was reached, nothing is left");
+        }
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_kept_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config { data: folder.path().join("data"), ..Config::default() };
+        fs::write(folder.path().join("file"), "").unwrap();
+        config.seal.key_file = Some(folder.path().join("file/key"));
+        assert!(matches!(in_vain(&config), JoinError::Place(_)));
+        assert!(!config.data.exists());
+        config.seal.key_file = None;
+        assert!(matches!(in_vain(&config), JoinError::Unreachable(_)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use keyward_audit::Journal;
 use keyward_model::event::{Event, EventKind, EventOutcome, ObjectChange, Subject, Ulid};
 use keyward_model::{Clock, Entropy, Id};
-use keyward_raft::Survivor;
+use keyward_raft::{REMOVED, Survivor};
 pub use keyward_raft::{Remains, Role};
 use keyward_storage::Store;
 
@@ -49,7 +49,8 @@ impl Stopped {
     /// Opens the data folder of a node that does not run.
     ///
     /// # Errors
-    /// It runs, is another user's, was never initialised, is damaged, or is no member of a cluster with others.
+    /// It runs, is another user's, was never initialised, is damaged, is no member of a cluster with others, or was removed:
+    /// the state that it would go on with says that it is none of it.
     pub fn open(config: &Config, entropy: Arc<dyn Entropy>) -> Result<Self, BootError> {
         let refuse = |why: &str| Err(ClusterError::Content(format!("{}: {why}", config.data.display())).into());
         if !config.data.join("state").exists() {
@@ -71,6 +72,9 @@ impl Stopped {
                 "this node was never initialised and never got the state of a cluster: it has nothing to go on with",
             );
         };
+        if rows::is_gone(&reader, number).map_err(BootError::Start)? {
+            return refuse(REMOVED);
+        }
         let rows = rows::nodes(&reader).map_err(BootError::Start)?;
         drop(reader);
         let log = boot::log_options(None);
