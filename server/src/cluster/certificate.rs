@@ -43,6 +43,8 @@ pub struct Facts {
     pub cluster: Id,
     /// The number that Raft knows the node by.
     pub number: u64,
+    /// The incarnation of the node that it was made for.
+    pub incarnation: u64,
     /// Good from this second on.
     pub from_s: i64,
     /// Good until this second.
@@ -186,9 +188,14 @@ impl Facts {
             _ => None,
         });
         let (Some((cluster, number)), None) = (found.next(), found.next()) else { return None };
+        let mut incarnations = alternative.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::URI(text) => names::incarnation(text, cluster),
+            _ => None,
+        });
+        let (Some(incarnation), None) = (incarnations.next(), incarnations.next()) else { return None };
         let validity = parsed.validity();
         let (from_s, until_s) = (validity.not_before.timestamp(), validity.not_after.timestamp());
-        rest.is_empty().then_some(Self { cluster, number, from_s, until_s })
+        rest.is_empty().then_some(Self { cluster, number, incarnation, from_s, until_s })
     }
 }
 

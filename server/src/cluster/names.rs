@@ -20,6 +20,14 @@ pub fn uri(cluster: Id, node: Id, incarnation: u64) -> String {
     format!("keyward://{}/node/{}/{incarnation}", cluster.to_uuid(), node.to_uuid())
 }
 
+/// The incarnation in what [`uri`] made for a node of `cluster`; `None` for anything else.
+pub fn incarnation(text: &str, cluster: Id) -> Option<u64> {
+    let rest = text.strip_prefix("keyward://")?.strip_prefix(&cluster.to_uuid())?.strip_prefix("/node/")?;
+    let (node, incarnation) = rest.split_once('/')?;
+    let (node, incarnation) = (Id::from_uuid(node)?, incarnation.parse().ok()?);
+    (text == uri(cluster, node, incarnation)).then_some(incarnation)
+}
+
 /// Cluster and number from a name that [`of_node`] made; `None` for any other.
 pub fn parse(name: &str) -> Option<(Id, u64)> {
     let (number, rest) = name.split_once('.')?;
@@ -49,5 +57,16 @@ mod tests {
             assert_eq!(parse(&other), None, "{other}");
         }
         assert!(rustls_pki_types::ServerName::try_from(name).is_ok());
+    }
+
+    #[test]
+    fn the_incarnation_is_read_for_its_own_cluster() {
+        let (cluster, node) = (Id([0xab; 16]), Id([0xcd; 16]));
+        let text = uri(cluster, node, 12);
+        assert_eq!(incarnation(&text, cluster), Some(12));
+        assert_eq!(incarnation(&text, node), None);
+        for other in [format!("{text}/"), text.replace("/12", "/012"), text.replace("/12", ""), format!("x{text}")] {
+            assert_eq!(incarnation(&other, cluster), None, "{other}");
+        }
     }
 }
