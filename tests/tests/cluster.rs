@@ -25,7 +25,8 @@ const DISK_MIB: u64 = 440;
 const FLUSH: Duration = Duration::from_millis(100);
 const SPAN: Duration = Duration::from_secs(4);
 /// More than the 256 MiB of log at which a node lets go of it.
-const SNAPSHOT_MIB: u64 = 320;
+const SNAPSHOT_MIB: u64 = 288;
+const WRITERS: u64 = 4;
 /// A leader's death is felt no longer than this, on a busy machine in an unoptimised build, and as a rule half as long as
 /// its silence would be; what is wanted is printed.
 const GAP_MAX: Duration = Duration::from_secs(5);
@@ -356,12 +357,19 @@ fn a_follower_with_a_slow_disk_slows_nobody() {
 #[test]
 fn a_snapshot_that_was_cut_off_arrives_and_leaves_nothing_behind() {
     let Some(mut cluster) = Cluster::apart_with(1, 1) else { return };
-    let mut client = cluster.client(0);
     let text = "x".repeat(1 << 20);
+    let body = json!({"data": {"text": text}});
     // More than the log keeps, so that the next node needs a snapshot.
-    for number in 0..SNAPSHOT_MIB {
-        client.put(&format!("{MOUNT}/data/large{number}"), &json!({"data": {"text": text}})).expect(200);
-    }
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (mut client, body) = (cluster.client(0), &body);
+            scope.spawn(move || {
+                for number in (writer..SNAPSHOT_MIB).step_by(WRITERS as usize) {
+                    client.put(&format!("{MOUNT}/data/large{number}"), body).expect(200);
+                }
+            });
+        }
+    });
     let joiner = cluster.add();
     cluster.join(joiner, &cluster.join_token(0, &json!({}))).unwrap();
     let state = |node: usize| cluster.nodes[node].data.join("state");

@@ -108,13 +108,7 @@ fn no_version_is_missing_and_none_is_twice_there_when_leaders_die() {
         stop.store(true, Ordering::Relaxed);
     });
     let (again, unknown) = (again.into_inner(), unknown.into_inner());
-    let mut records = Vec::new();
-    for node in &cluster.nodes {
-        for file in std::fs::read_dir(node.data.join("audit")).unwrap() {
-            records.extend(std::fs::read(file.unwrap().path()).unwrap());
-        }
-    }
-    let repeated = String::from_utf8_lossy(&records).matches("\"REQUEST_REPEATED\"").count();
+    let repeated = repeated(&cluster);
     eprintln!(
         "repeats: {} writes, {again} sent again, {repeated} of them were done already, {unknown} told as not known",
         written.into_inner()
@@ -122,8 +116,19 @@ fn no_version_is_missing_and_none_is_twice_there_when_leaders_die() {
     assert!(again > 0, "no write was sent again: the kills did not hit any");
 }
 
+/// How many writes were answered from what was remembered of them, by the records of all nodes.
+fn repeated(cluster: &Cluster) -> usize {
+    let mut records = Vec::new();
+    for node in &cluster.nodes {
+        for file in std::fs::read_dir(node.data.join("audit")).unwrap() {
+            records.extend(std::fs::read(file.unwrap().path()).unwrap());
+        }
+    }
+    String::from_utf8_lossy(&records).matches("\"REQUEST_REPEATED\"").count()
+}
+
 /// Rounds in which the leader dies with writes in its hands, and writes of each.
-const ROUNDS: usize = 4;
+const ROUNDS: u64 = 6;
 const BURST: usize = 24;
 
 /// Passes on `count` keyed writes through `node` while `kill` runs; each must be answered as done, once, without its caller
@@ -178,10 +183,14 @@ fn a_node_that_passed_a_write_on_asks_the_next_leader_itself() {
     for round in 0..ROUNDS {
         let leader = cluster.await_leader(&ALL).0;
         let other = cluster.others(&[leader])[0];
-        late += pass_on(&mut cluster, other, &format!("round{round}"), BURST, |cluster| cluster.kill(leader));
+        late += pass_on(&mut cluster, other, &format!("round{round}"), BURST, |cluster| {
+            suite::rest(Duration::from_millis(2 * round));
+            cluster.kill(leader);
+        });
         cluster.restart(leader);
         cluster.settle();
     }
-    eprintln!("repeats: {late} of {} writes were answered after their leader had died", ROUNDS * BURST);
+    let (all, repeated) = (ROUNDS as usize * BURST, repeated(&cluster));
+    eprintln!("repeats: {late} of {all} writes were answered after their leader had died, {repeated} were done before");
     assert!(late > 0, "no kill hit a write");
 }
