@@ -28,8 +28,8 @@ use crate::seal::{self, Generation, OpenError};
 
 /// Pause before the members are asked for the first time, and as long as there is nobody to ask.
 const PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause after nobody gave anything; each is twice the one before.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The longest pause after nobody gave anything; each is twice the one before. Each no is a record of somebody's.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Why the node is still sealed.
 enum NotYet {
@@ -49,7 +49,7 @@ pub async fn run(worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
         }
         match Box::pin(ask_all(&worker)).await {
             Ok(()) => return,
-            Err(NotYet::Early) => {}
+            Err(NotYet::Early) => pause = PAUSE,
             Err(NotYet::Refused(why)) => {
                 if why != last {
                     tracing::warn!(reason = %why, "no member unsealed this node yet; it asks again");

@@ -27,7 +27,7 @@ use crate::seal;
 
 /// Time for the question to arrive.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
-/// Questions of one member in one minute. One that finds nobody asks a few more times, and then every ten seconds.
+/// Questions of one member in one minute: one that gets nothing asks less and less often.
 const PER_MINUTE_MAX: u32 = 12;
 
 /// How often members asked in the minute that is.
