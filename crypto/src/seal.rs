@@ -41,8 +41,8 @@ impl RootKey {
         Capsule::Held.open::<0>(&self.0, context, blob)
     }
 
-    /// The key itself.
-    pub(crate) fn expose(&self) -> &[u8; 32] {
+    /// The key itself. Every call is a place to review.
+    pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 }

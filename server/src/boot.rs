@@ -561,7 +561,14 @@ async fn note_start(worker: &Worker) {
     let barrier = &worker.app.barrier;
     let mut facts = Facts::of_server(barrier);
     facts.kind = EventKind::SysStart;
-    if worker.record(&facts, EventOutcome::Success, None).await.is_err() {
+    let mut recorded = worker.record(&facts, EventOutcome::Success, None).await;
+    if worker.app.config.seal.peer_unseal {
+        // What a node was told in a file shows nowhere else.
+        facts.set(EventKind::SysConfig, "administer", "system");
+        facts.object = Some("peer unseal");
+        recorded = worker.record(&facts, EventOutcome::Success, None).await;
+    }
+    if recorded.is_err() {
         tracing::error!("the audit journal cannot be written: requests are refused until it can");
     }
 }

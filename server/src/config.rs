@@ -72,6 +72,8 @@ pub struct Seal {
     pub kind: SealKind,
     /// The key file; default `seal/key` in the data folder.
     pub key_file: Option<PathBuf>,
+    /// Whether this node gives the root key to members that people unseal, when they start, and asks for it itself.
+    pub peer_unseal: bool,
 }
 
 /// Kinds of seal.
@@ -199,7 +201,7 @@ impl Default for Listen {
 
 impl Default for Seal {
     fn default() -> Self {
-        Self { kind: SealKind::KeyFile, key_file: None }
+        Self { kind: SealKind::KeyFile, key_file: None, peer_unseal: false }
     }
 }
 

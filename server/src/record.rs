@@ -66,6 +66,8 @@ pub struct Facts {
     pub engine: Option<&'static str>,
     /// The token that called.
     pub token: Option<Arc<SessionName>>,
+    /// The other member, where it is one that asks or gives: its id.
+    pub member: Option<Id>,
     /// Keyed reference of the resource.
     pub resource_ref: Option<String>,
     /// Kind of the object that an administrative change touches.
@@ -92,6 +94,7 @@ impl Facts {
             channel,
             engine: None,
             token: None,
+            member: None,
             resource_ref: None,
             object: None,
             version: None,
@@ -143,6 +146,10 @@ impl Facts {
         if let Some(token) = &self.token {
             event.subject = Some(Subject { kind: "token", id: Cow::Borrowed(&token.hex) });
             event.auth = Some(Auth { method: Cow::Borrowed("token"), mfa: false, token_jti_hash: Some(token.hash) });
+        }
+        if let Some(member) = &self.member {
+            event.subject = Some(Subject { kind: "node", id: Cow::Owned(member.to_uuid()) });
+            event.auth = Some(Auth { method: Cow::Borrowed("mtls"), mfa: false, token_jti_hash: None });
         }
         let latency = now.0.saturating_sub(self.at.0) / 1000;
         event.latency_us = u64::try_from(latency).ok();

@@ -63,6 +63,15 @@ impl SealRecord {
     }
 }
 
+/// Which seals and which keyring stand in the state, by how often each was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Of the records of the seals.
+    pub seals: u64,
+    /// Of the keyring.
+    pub keyring: u64,
+}
+
 /// The unseal ceremony under way: shares given so far. Only in memory, wiped with the ceremony.
 #[derive(Debug, Default)]
 pub struct Unsealing(Mutex<Ceremony>);
@@ -142,6 +151,23 @@ pub fn records(reader: &Reader) -> Result<Vec<SealRecord>, Refusal> {
 /// The row cannot be read.
 pub fn keyring_row(reader: &Reader) -> Result<Option<Vec<u8>>, Refusal> {
     Ok(reader.row(Table::Config, KEYRING).map_err(storage)?.map(|row| row.body))
+}
+
+/// The generation of seals and keyring; `None` before init.
+///
+/// # Errors
+/// A row cannot be read.
+pub fn generation(reader: &Reader) -> Result<Option<Generation>, Refusal> {
+    let written = |key| Ok::<_, Refusal>(reader.row(Table::Config, key).map_err(storage)?.map(|row| row.rev));
+    Ok(written(SEALS)?.zip(written(KEYRING)?).map(|(seals, keyring)| Generation { seals, keyring }))
+}
+
+/// Whether `node` unseals itself when it starts.
+///
+/// # Errors
+/// The row cannot be read.
+pub fn opens_itself(reader: &Reader, node: Id) -> Result<bool, Refusal> {
+    Ok(records(reader)?.iter().any(|record| record.opens_at_start(node)))
 }
 
 /// The wrapped keyring as all commands before this one leave it.
@@ -277,6 +303,15 @@ pub fn open(reader: &Reader, seal: &dyn Seal, recovery: bool, node: Id) -> Resul
         .ok_or_else(|| OpenError::OtherSeal(records.iter().map(|r| r.kind.as_str()).collect::<Vec<_>>().join(", ")))?;
     let wrapped = STANDARD.decode(&record.wrapped).map_err(|_| OpenError::Seal(CryptoError::Malformed))?;
     let root = seal.unwrap(&wrapped, &context(installation.domain)).map_err(OpenError::Seal)?;
+    open_with(reader, root)
+}
+
+/// The same with the root key itself, which another member gave.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(reader: &Reader, root: RootKey) -> Result<OpenedKeys, OpenError> {
+    let installation = installation(reader).map_err(|_| OpenError::Unreadable)?.ok_or(OpenError::NotInitialised)?;
     let row = reader.row(Table::Config, KEYRING).map_err(|_| OpenError::Unreadable)?.ok_or(OpenError::Unreadable)?;
     let keyring = Keyring::open_from(&root, installation.domain, &row.body).map_err(OpenError::Keyring)?;
     let verification = reader.verify().map_err(|_| OpenError::Unreadable)?;

@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::disk::Disk;
 use crate::network::Network;
 use crate::server::{Server, binary};
-use crate::suite;
+use crate::{slow_disk, suite};
 
 /// What a cluster may take to agree on something. It takes a second; the rest is for a busy machine.
 pub const SETTLE_MAX: Duration = Duration::from_secs(60);
@@ -49,6 +49,8 @@ pub struct Node {
     config: PathBuf,
     server: Option<Server>,
     paused: bool,
+    /// How much longer each flush takes, from its next start on.
+    pub flush: Option<Duration>,
     /// Where its data folder is, if that is a disk of its own. After the process that uses it.
     disk: Option<Disk>,
 }
@@ -61,7 +63,12 @@ impl Cluster {
 
     /// So many voters, each in a network namespace of its own; `None`, and a line that says so, where that cannot be.
     pub fn apart(nodes: usize) -> Option<Self> {
-        Network::new(nodes).map(|network| Self::founded(nodes, Some(network)))
+        Self::apart_with(nodes, 0)
+    }
+
+    /// As [`Cluster::apart`], with room in the network for so many `more`.
+    pub fn apart_with(nodes: usize, more: usize) -> Option<Self> {
+        Network::new(nodes + more).map(|network| Self::founded(nodes, Some(network)))
     }
 
     /// Places for nodes on loopback, and none yet: whoever asks founds the cluster himself.
@@ -136,10 +143,11 @@ impl Cluster {
     fn launch(&mut self, number: usize, more: &[&str]) -> Result<(), String> {
         let node = &mut self.nodes[number];
         assert!(node.server.is_none(), "node {number} runs");
-        let mut command = match (&self.network, &node.disk) {
-            (Some(network), _) => network.command(number, binary()),
-            (None, Some(disk)) => disk.command(binary()),
-            (None, None) => Command::new(binary()),
+        let mut command = match (&self.network, &node.disk, node.flush) {
+            (Some(network), ..) => network.command(number, binary()),
+            (None, Some(disk), _) => disk.command(binary()),
+            (None, None, Some(flush)) => slow_disk::command(binary(), flush),
+            (None, None, None) => Command::new(binary()),
         };
         let server = Server::launch(command.arg("server").arg("--config").arg(&node.config).args(more))?;
         assert_eq!(server.address, node.address, "node {number} listens where it was told to");
@@ -307,6 +315,7 @@ impl Node {
             config,
             server: None,
             paused: false,
+            flush: None,
             disk: None,
         }
     }

@@ -1,6 +1,6 @@
 //! The harness of the black-box suites: a real `keyward` process, and a client that says exactly what it is told to.
 //!
-//! [`server`] starts and kills nodes, on a [`disk`] that can run full if it must be, [`client`] speaks HTTP to them byte by
+//! [`server`] starts and kills nodes, on a [`disk`] that can run full or a [`slow_disk`] if it must be, [`client`] speaks HTTP to them byte by
 //! byte, [`replay`] repeats recorded scenarios and compares, [`disguise`] looks for secrets where none may be, [`fuzz`] holds
 //! what fuzzers call, [`suite`] finds what a suite needs in the repository and on the machine.
 //!
@@ -15,6 +15,8 @@
 pub mod server;
 
 pub mod disk;
+
+pub mod slow_disk;
 
 pub mod client;
 

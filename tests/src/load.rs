@@ -232,6 +232,12 @@ impl Run {
         self.history.iter().filter(|operation| operation.answer().is_none()).count()
     }
 
+    /// Writes that were answered within `from..to`.
+    pub fn writes(&self, from: u64, to: u64) -> usize {
+        let answered = |operation: &&Operation| operation.is_write() && operation.answer().is_some();
+        self.history.iter().filter(answered).filter(|write| (from..to).contains(&write.returned)).count()
+    }
+
     /// The longest time within `from..to` during which no write was answered: how long a fault was felt.
     pub fn longest_gap(&self, from: u64, to: u64) -> Duration {
         let writes = self.history.iter().filter(|operation| operation.is_write() && operation.answer().is_some());

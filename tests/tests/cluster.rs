@@ -8,10 +8,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use keyward_tests::cluster::Cluster;
+use keyward_tests::cluster::{Cluster, MOUNT};
 use keyward_tests::disk::Disk;
 use keyward_tests::history::Operation;
 use keyward_tests::load::{self, Load, Run, Targets, Watch};
+use keyward_tests::slow_disk;
 use keyward_tests::suite::{self, Chance};
 use serde_json::json;
 
@@ -20,6 +21,12 @@ const ALL: [usize; 3] = [0, 1, 2];
 const ENOUGH: u64 = 120;
 /// Above the reserve of 192 MiB and what a node takes at first, with room for a load.
 const DISK_MIB: u64 = 440;
+/// How much longer each flush of a slow disk takes, and for how long writes are counted.
+const FLUSH: Duration = Duration::from_millis(100);
+const SPAN: Duration = Duration::from_secs(4);
+/// More than the 256 MiB of log at which a node lets go of it.
+const SNAPSHOT_MIB: u64 = 288;
+const WRITERS: u64 = 4;
 /// A leader's death is felt no longer than this, on a busy machine in an unoptimised build, and as a rule half as long as
 /// its silence would be; what is wanted is printed.
 const GAP_MAX: Duration = Duration::from_secs(5);
@@ -303,6 +310,91 @@ fn a_full_disk_on_one_node_stops_nobody_else() {
         });
         assert!(leads || run.troubled() == 0, "{:?}", run.troubles);
         finish(&cluster, &mut run, &name);
+    }
+}
+
+#[test]
+fn a_follower_with_a_slow_disk_slows_nobody() {
+    if let Err(why) = slow_disk::available() {
+        return eprintln!("NOT TESTED: a slow disk of one node, because this machine lets us have none: {why}");
+    }
+    let mut cluster = Cluster::start(3);
+    let mut chance = Chance::announced("cluster, slow disk");
+    let load = Load::new("slow-disk", &mut chance);
+    let follower = cluster.others(&[leader(&cluster)])[0];
+    // Whoever asks the slow one waits for its audit; that it answers is seen to apart.
+    let targets = Targets::new(&cluster, &cluster.others(&[follower]));
+    let (mut run, spans) = load::run(&targets, &load, |watch| {
+        let span = || {
+            watch.progress(ENOUGH);
+            let from = watch.now();
+            suite::rest(SPAN);
+            (from, watch.now())
+        };
+        let before = span();
+        cluster.stop(follower);
+        cluster.nodes[follower].flush = Some(FLUSH);
+        cluster.restart(follower);
+        cluster.settle();
+        let after = span();
+        let asked = std::time::Instant::now();
+        cluster.client(follower).get(&format!("{MOUNT}/config")).expect(200);
+        let took = asked.elapsed();
+        assert!(took >= FLUSH, "its disk is not slow: it answered in {took:?}");
+        cluster.agree(&ALL);
+        assert_ne!(leader(&cluster), follower);
+        [before, after]
+    });
+    let [before, after] = spans.map(|(from, to)| run.writes(from, to));
+    eprintln!(
+        "cluster: {before} writes in {SPAN:?} with three disks alike, {after} with one whose flushes take {FLUSH:?} more"
+    );
+    assert!(2 * after >= before, "{after} of {before}");
+    assert_eq!(run.troubled(), 0, "{:?}", run.troubles);
+    finish(&cluster, &mut run, "slow-disk");
+}
+
+#[test]
+fn a_snapshot_that_was_cut_off_arrives_and_leaves_nothing_behind() {
+    let Some(mut cluster) = Cluster::apart_with(1, 1) else { return };
+    let text = "x".repeat(1 << 20);
+    let body = json!({"data": {"text": text}});
+    // More than the log keeps, so that the next node needs a snapshot.
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (mut client, body) = (cluster.client(0), &body);
+            scope.spawn(move || {
+                for number in (writer..SNAPSHOT_MIB).step_by(WRITERS as usize) {
+                    client.put(&format!("{MOUNT}/data/large{number}"), body).expect(200);
+                }
+            });
+        }
+    });
+    let joiner = cluster.add();
+    cluster.join(joiner, &cluster.join_token(0, &json!({}))).unwrap();
+    let state = |node: usize| cluster.nodes[node].data.join("state");
+    let arrived = || std::fs::metadata(state(joiner).join("incoming.snapshot")).map_or(0, |file| file.len());
+    cluster.wait("a part of the snapshot", || (arrived() > 16 << 20).then_some(()));
+    cluster.network().cut(0, joiner);
+    let cut = arrived();
+    eprintln!("cluster: the link was cut after {} MiB of the snapshot", cut >> 20);
+    assert!(cut > 0 && cut < SNAPSHOT_MIB << 20, "the cut came too late: {cut}");
+    // Longer than either side waits for the other.
+    suite::rest(Duration::from_secs(12));
+    assert!(cluster.network().heal() > 0, "no packet was swallowed");
+    cluster.settle();
+    assert_eq!(cluster.leader_among(&[0, joiner]), Some(0));
+    for number in [0, SNAPSHOT_MIB - 1] {
+        let answer = cluster.client(joiner).get(&format!("{MOUNT}/data/large{number}")).expect(200).json();
+        assert_eq!(answer["data"]["data"]["text"], json!(text));
+    }
+    // The leader keeps its file for half a minute, for the next one that needs it.
+    for node in [0, joiner] {
+        let left = || {
+            let names = std::fs::read_dir(state(node)).unwrap().map(|entry| entry.unwrap().file_name());
+            names.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".snapshot")).collect::<Vec<_>>()
+        };
+        cluster.wait(&format!("no snapshot is left on node {node}"), || left().is_empty().then_some(()));
     }
 }
 

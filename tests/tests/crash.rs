@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use keyward_tests::client::Client;
 use keyward_tests::server::{Server, binary};
-use keyward_tests::suite::Chance;
+use keyward_tests::suite::{self, Chance};
 use serde_json::{Value, json};
 
 /// How often the node is killed; `KEYWARD_KILLS` says otherwise.
@@ -23,6 +23,9 @@ const WRITERS: usize = 8;
 const SECRETS: u64 = 3;
 /// The node dies at most this long after the writers began.
 const ROUND_MAX: Duration = Duration::from_millis(250);
+
+/// A head of the audit is taken every five seconds, if there is anything new.
+const HEAD_MAX: Duration = Duration::from_secs(30);
 
 /// What one writer knows of one secret.
 #[derive(Default)]
@@ -190,4 +193,57 @@ fn verify_audit(data: &Path) {
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "keyward audit verify: {said}");
     eprintln!("crash: keyward audit verify: {said}");
+}
+
+/// Writes before a power cut, and records of them that the disk does not have yet.
+const WRITES: usize = 40;
+const TAKEN: usize = 25;
+
+#[test]
+fn audit_records_that_a_power_cut_took_are_made_again_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut server = Server::durable(&data);
+    let root = server.initialise();
+    let mut client = Client::new(&server.address, &root);
+    client.put("sys/mounts/secret", &json!({"type": "kv", "options": {"version": "2"}})).expect(204);
+    // What the state remembers of the stream may not be missing: the writes come right after it took a head.
+    let heads = |client: &mut Client| client.get("sys/audit-heads").expect(200).json()["data"]["heads"].clone();
+    let before = heads(&mut client);
+    suite::wait_for("the next head", HEAD_MAX, || (heads(&mut client) != before).then_some(()));
+    for number in 0..WRITES {
+        client.put(&format!("secret/data/w{number}"), &json!({"data": {"n": number}})).expect(200);
+    }
+    server.kill();
+    let written: Vec<Value> =
+        records(&data).into_iter().filter(|record| record["event"] == json!("VERSION_CREATED")).collect();
+    assert_eq!(written.len(), WRITES);
+    // The log is durable, the records of writes are not until a flush comes by: a power cut leaves the file without them.
+    let file = newest(&data);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let id = text.find(written[WRITES - TAKEN]["id"].as_str().unwrap()).unwrap();
+    let at = text[..id].rfind('\n').unwrap() + 1;
+    std::fs::write(&file, text[..at].to_owned() + &"\0".repeat(text.len() - at)).unwrap();
+
+    for start in 0..2 {
+        let mut server = Server::durable(&data);
+        server.kill();
+        let again: Vec<Value> =
+            records(&data).into_iter().filter(|record| record["event"] == json!("VERSION_CREATED")).collect();
+        let ids = |records: &[Value]| records.iter().map(|record| record["id"].clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&again), ids(&written), "start {start}: each is there once, in its order");
+    }
+    verify_audit(&data);
+}
+
+/// The newest file of the audit trail.
+fn newest(data: &Path) -> std::path::PathBuf {
+    let files = std::fs::read_dir(data.join("audit")).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).max().unwrap()
+}
+
+/// The records of the newest file.
+fn records(data: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(newest(data)).unwrap();
+    text.trim_end_matches('\0').lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -92,7 +92,7 @@ pub(crate) fn run(environment: &Environment, arguments: Arguments) -> Result<(),
                 tls: if address.ip().is_loopback() { Tls::Plain } else { Tls::PlainAnywhere },
                 ..Config::default().listen
             },
-            seal: keyward_server::config::Seal { kind: SealKind::Shamir, key_file: None },
+            seal: keyward_server::config::Seal { kind: SealKind::Shamir, ..Default::default() },
             audit: keyward_server::config::Audit { durability: Durability::Fsync, ..Config::default().audit },
             ..Config::default()
         };

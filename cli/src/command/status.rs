@@ -59,6 +59,7 @@ pub(crate) fn show(session: &mut Session, status: &Value, leader: &Value) -> Res
         row("Unseal Progress", &json!(format!("{progress}/{}", status["t"])));
         row("Unseal Nonce", &status["nonce"]);
     }
+    row("Peer Unseal", &status["keyward_peer_unseal"]);
     row("Version", &status["version"]);
     row("Storage Type", &status["storage_type"]);
     row("Cluster Name", &status["cluster_name"]);

@@ -9,6 +9,7 @@ use keyward_policy::Operation;
 use serde_json::json;
 
 use super::{Context, status};
+use crate::app::Worker;
 use crate::config::SealKind;
 use crate::http::answer::Answer;
 use crate::refusal::Refusal;
@@ -182,7 +183,10 @@ async fn unseal_with(context: &Context<'_>, key: SecretBytes, record: &SealRecor
     let Some(seal) = complete(context, key, record)? else { return Ok(()) };
     let keys = open(context, seal, record.recovery).await?;
     context.record_first().await?;
-    app.barrier.unseal(keys, &app.store)
+    app.barrier.unseal(keys, &app.store)?;
+    app.cluster.hold.clear();
+    keep_hold(context.worker).await;
+    Ok(())
 }
 
 /// The seal that a key completes; `None` while shares are missing.
@@ -239,8 +243,20 @@ async fn seal_now(context: &Context<'_>) -> Result<Answer, Refusal> {
     }
     demand_operator(context)?;
     context.record_first().await?;
+    // Before the keys go: nobody gives them back meanwhile.
+    worker.app.cluster.hold.set();
     worker.app.seal();
+    keep_hold(worker).await;
     Ok(Answer::no_content())
+}
+
+/// Writes down whether people sealed this node. What they did is done, whatever the disk says.
+async fn keep_hold(worker: &Worker) {
+    let app = std::sync::Arc::clone(&worker.app);
+    let kept = tokio::task::spawn_blocking(move || app.cluster.hold.keep()).await;
+    if let Err(error) = kept.map_err(std::io::Error::other).flatten() {
+        tracing::error!(error = %error, "whether this node was sealed by hand could not be kept for its next start");
+    }
 }
 
 /// For paths without a guard of their own: a token with update and sudo on the path.

@@ -118,6 +118,16 @@ pub fn seal_status(worker: &Worker) -> Result<Value, Refusal> {
     if recovery.is_some() {
         status["recovery_seal_type"] = json!("shamir");
     }
+    if worker.app.config.seal.peer_unseal {
+        let is_held = worker.app.cluster.hold.is_set();
+        status["keyward_peer_unseal"] = json!(if !sealed {
+            "on"
+        } else if is_held {
+            "held"
+        } else {
+            "asking"
+        });
+    }
     if let (Some(installation), false) = (installation, sealed) {
         status["cluster_name"] = json!(worker.app.config.cluster.name);
         status["cluster_id"] = json!(installation.cluster.to_uuid());

@@ -36,7 +36,7 @@ const CONNECTIONS_MAX: usize = 256;
 const STRANGERS_MAX: usize = 224;
 /// Connections at once that want to join.
 const JOINING_MAX: usize = 8;
-/// Connections at once of members that want a new certificate.
+/// Connections at once of members that want a new certificate, or to be unsealed.
 const RENEWING_MAX: usize = 16;
 
 /// Places that are taken. One is freed when it is dropped.
@@ -116,6 +116,8 @@ pub enum Visitor {
     Forwarding(ForwardedConnection),
     /// A node that wants a certificate.
     Joining(JoiningConnection),
+    /// A member that wants to be unsealed.
+    Sealed(SealedConnection),
 }
 
 /// A connection over which a member forwards requests of its clients, in HTTP/2.
@@ -144,9 +146,22 @@ pub struct JoiningConnection {
     pub seats: Vec<Seat>,
 }
 
+/// A connection of a member that wants to be unsealed.
+#[derive(Debug)]
+pub struct SealedConnection {
+    /// The member, as its certificate says. Whether it still is one is to be asked of the state.
+    pub peer: u64,
+    /// Where it comes from.
+    pub source: IpAddr,
+    /// The connection.
+    pub stream: TlsStream<TcpStream>,
+    /// Its places at the door.
+    pub seats: Vec<Seat>,
+}
+
 impl Knock {
     /// Makes the handshake, on the runtime of the worker that calls. `renewing` are the places of members that want a new
-    /// certificate.
+    /// certificate, or to be unsealed.
     ///
     /// # Errors
     /// Whoever it is does not speak TLS as we do, or shows no certificate where one is due.
@@ -162,14 +177,18 @@ impl Knock {
                 seats.push(renewing.take(RENEWING_MAX).ok_or_else(full)?);
                 Ok(Visitor::Joining(JoiningConnection { peer, source, stream, seats }))
             }
+            (Lane::Unseal, Some(peer)) => {
+                seats.push(renewing.take(RENEWING_MAX).ok_or_else(full)?);
+                Ok(Visitor::Sealed(SealedConnection { peer, source, stream, seats }))
+            }
             (Lane::Api, Some(peer)) => Ok(Visitor::Forwarding(ForwardedConnection { peer, source, stream, seats })),
-            (Lane::Api | Lane::Raft | Lane::Renew, _) => Err(stranger()),
+            (Lane::Api | Lane::Raft | Lane::Renew | Lane::Unseal, _) => Err(stranger()),
         }
     }
 }
 
 fn full() -> io::Error {
-    io::Error::new(io::ErrorKind::QuotaExceeded, "too many nodes want a certificate at once")
+    io::Error::new(io::ErrorKind::QuotaExceeded, "too many nodes want something of this one at once")
 }
 
 fn stranger() -> io::Error {
@@ -292,7 +311,7 @@ async fn lead_in(
         Lane::Join => {
             seats.push(joining.take(JOINING_MAX).ok_or_else(full)?);
         }
-        Lane::Api | Lane::Renew => {}
+        Lane::Api | Lane::Renew | Lane::Unseal => {}
     }
     let StartHandshake { accepted, io, .. } = handshake;
     cluster.hand_on(Knock { lane, accepted, stream: io.into_std()?, source, stranger: unknown, seats })

@@ -3,7 +3,8 @@
 //! Reading order: [`rows`] (what the cluster knows of itself), `document` (how the node keeps its files), [`authority`] and
 //! [`certificate`] (what makes a member), [`names`] and [`tls`] (how members know each other), [`token`], [`wire`] and
 //! [`join`] (how a node becomes one),
-//! [`renewal`] (certificates after the first), [`rotation`] (authorities after the first), [`heads`] (where the audit of all
+//! [`renewal`] (certificates after the first), [`rotation`] (authorities after the first), [`peer_unseal`] (the root key for
+//! one that people would have to unseal), [`heads`] (where the audit of all
 //! nodes stands), [`node`] (this one), [`listener`] with `movable`, and [`dialer`] (its port, and theirs), [`recovery`] (when
 //! most of them are lost).
 
@@ -28,6 +29,8 @@ pub mod wire;
 pub mod join;
 
 pub mod renewal;
+
+pub mod peer_unseal;
 
 pub mod heads;
 

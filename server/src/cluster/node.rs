@@ -23,6 +23,8 @@ use super::certificate::{self, CertificateError, Facts, Held};
 use super::document;
 use super::join::pending;
 use super::listener::{self, Knock, Seats};
+use super::peer_unseal::giver::Turns;
+use super::peer_unseal::hold::Hold;
 use super::recovery::Recovery;
 use super::tls::{self, Trust};
 use super::wire::Place;
@@ -66,8 +68,12 @@ pub struct Cluster {
     shown: Mutex<BTreeMap<u64, u64>>,
     nudge: Notify,
     start: Mutex<Start>,
-    /// Places of members that want a new certificate.
+    /// Places of members that want a new certificate, or to be unsealed.
     pub(crate) renewing: Seats,
+    /// How often members asked to be unsealed.
+    pub(super) turns: Turns,
+    /// Whether people sealed this node.
+    pub(crate) hold: Hold,
     /// It was made the only one of a cluster whose majority is lost, and has not done all of that yet.
     recovery: ArcSwapOption<Recovery>,
     /// One at a time makes this node one of several, or exchanges its certificate.
@@ -171,6 +177,7 @@ impl Cluster {
         Ok(Self {
             subject,
             name: node_name(config),
+            hold: Hold::of_folder(&folder),
             folder,
             wanted,
             advertise: config.cluster.advertise.clone(),
@@ -185,6 +192,7 @@ impl Cluster {
             nudge: Notify::new(),
             start: Mutex::new(start),
             renewing: Seats::default(),
+            turns: Turns::default(),
             recovery: ArcSwapOption::from_pointee(recovery),
             changing: tokio::sync::Mutex::new(()),
         })

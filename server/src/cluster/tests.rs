@@ -14,15 +14,17 @@ use super::recovery::offline::Stopped;
 use super::tls::{Lane, Trust};
 use super::token::JoinToken;
 use super::wire::Why;
+use crate::app::Worker;
 use crate::barrier::Columns;
 use crate::boot::{self, Running, tests::ask};
 use crate::clock::{OsEntropy, SystemClock};
 use crate::config::{Config, Listen, Tls};
+use crate::record::Facts;
 
 /// Turns of 50 ms that something may take.
 const TURNS_MAX: usize = 1200;
 
-fn config(folder: &Path, name: &str) -> Config {
+pub(super) fn config(folder: &Path, name: &str) -> Config {
     let listen = Listen { address: ([127, 0, 0, 1], 0).into(), tls: Tls::Plain, workers: 1, ..Listen::default() };
     let mut config = Config { data: folder.join(name), listen, ..Config::default() };
     config.cluster.node_name = Some(name.into());
@@ -38,7 +40,7 @@ fn founder(folder: &Path, name: &str) -> (Running, String) {
     (running, keys["root_token"].as_str().unwrap().to_owned())
 }
 
-fn token_of(founder: &(Running, String), body: &Value) -> String {
+pub(super) fn token_of(founder: &(Running, String), body: &Value) -> String {
     let (running, root) = founder;
     let path = "sys/cluster/join-token";
     let (status, answer) = ask(running.app.config.listen.address, root, "POST", path, &body.to_string());
@@ -53,12 +55,12 @@ fn members(founder: &(Running, String)) -> Vec<Value> {
     answer["data"]["members"].as_array().unwrap().clone()
 }
 
-fn join(config: &Config, token: &str) -> Result<(), JoinError> {
+pub(super) fn join(config: &Config, token: &str) -> Result<(), JoinError> {
     guest::join(config, token, &SystemClock, &OsEntropy)
 }
 
 /// Waits until it is so.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let (_never, pause) = mpsc::channel::<()>();
     for _ in 0..TURNS_MAX {
         if holds() {
@@ -69,7 +71,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("it did not come to this: {what}");
 }
 
-fn until_voters(founder: &(Running, String), count: usize) {
+pub(super) fn until_voters(founder: &(Running, String), count: usize) {
     until("all vote", || {
         let members = members(founder);
         members.len() == count && members.iter().all(|member| member["role"] == "voter")
@@ -520,4 +522,38 @@ fn certificates_are_renewed_over_the_wire_whoever_holds_the_join_lane() {
     strangers.into_iter().for_each(|stranger| stranger.join().unwrap());
     two.stop();
     one.0.stop();
+}
+
+#[test]
+fn a_node_that_was_removed_and_leads_lets_another_lead_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = founder(folder.path(), "one");
+    let others = ["two", "three"].map(|name| {
+        let config = config(folder.path(), name);
+        join(&config, &token_of(&one, &json!({}))).unwrap();
+        (boot::start(config, None).unwrap(), one.1.clone())
+    });
+    until_voters(&one, 3);
+    for other in &others {
+        until("it unsealed itself", || !other.0.app.barrier.is_sealed());
+    }
+    let app = &one.0.app;
+    assert!(app.barrier.node().leads());
+    // As when the row of a member goes and its leader dies, and this one leads next: only another leader can let it go.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let written = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let worker = Worker::new(std::sync::Arc::clone(app)).unwrap();
+        let facts = std::cell::RefCell::new(Facts::of_server(&app.barrier));
+        worker.write(&facts, |draft| super::rows::remove_node(draft, app.cluster.number())).await
+    });
+    assert!(written.unwrap().0);
+    let leads = |other: &(Running, String)| other.0.app.barrier.node().leads();
+    until("another one leads", || others.iter().any(leads));
+    until("it hears that it was removed", || *one.0.failure().borrow());
+    assert!(!one.0.app.barrier.node().leads());
+    until_voters(&others[0], 2);
+    one.0.stop();
+    for other in others {
+        other.0.stop();
+    }
 }

@@ -34,11 +34,13 @@ pub enum Lane {
     Join,
     /// A member that wants a new certificate. Not the lane of those who are none yet: they could keep it from its turn.
     Renew,
+    /// A member that wants to be unsealed.
+    Unseal,
 }
 
 impl Lane {
     /// Every lane.
-    pub const ALL: [Self; 4] = [Self::Raft, Self::Api, Self::Join, Self::Renew];
+    pub const ALL: [Self; 5] = [Self::Raft, Self::Api, Self::Join, Self::Renew, Self::Unseal];
 
     /// Its name in ALPN.
     pub const fn name(self) -> &'static [u8] {
@@ -47,6 +49,7 @@ impl Lane {
             Self::Api => b"keyward-api/1",
             Self::Join => b"keyward-join/1",
             Self::Renew => b"keyward-renew/1",
+            Self::Unseal => b"keyward-unseal/1",
         }
     }
 
@@ -63,7 +66,7 @@ pub struct Trust {
     trusted: Vec<CertificateDer<'static>>,
     own: Arc<Own>,
     server: Arc<ServerConfig>,
-    clients: [Arc<ClientConfig>; 3],
+    clients: [Arc<ClientConfig>; 4],
 }
 
 /// The certificate in use, for connections made from now on.
@@ -85,7 +88,7 @@ impl Trust {
             let builder = client_builder()?.with_root_certificates(Arc::clone(&roots));
             Ok::<_, rustls::Error>(finish(builder.with_client_cert_resolver(resolver), lane))
         };
-        let clients = [client(Lane::Raft)?, client(Lane::Api)?, client(Lane::Renew)?];
+        let clients = [client(Lane::Raft)?, client(Lane::Api)?, client(Lane::Renew)?, client(Lane::Unseal)?];
         Ok(Self { cluster, trusted: trusted.to_vec(), own, server, clients })
     }
 
@@ -128,6 +131,7 @@ impl Trust {
             Lane::Raft => &self.clients[0],
             Lane::Api => &self.clients[1],
             Lane::Renew => &self.clients[2],
+            Lane::Unseal => &self.clients[3],
             Lane::Join => return Err(io::Error::other("who joins has no certificate to show")),
         };
         let name = ServerName::try_from(names::of_node(self.cluster, number)).map_err(io::Error::other)?;

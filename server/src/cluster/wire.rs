@@ -7,6 +7,7 @@ use std::io;
 
 use super::secret_text;
 use keyward_model::{Id, Secret, SecretBytes};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -217,7 +218,7 @@ impl Answer {
     /// # Errors
     /// [`io::ErrorKind::InvalidData`]: it is too long.
     pub fn encode(&self) -> io::Result<SecretBytes> {
-        bounded(serde_json::to_vec(self).map_err(io::Error::other)?)
+        encode(self)
     }
 
     /// Reads what [`Answer::encode`] gave.
@@ -225,8 +226,24 @@ impl Answer {
     /// # Errors
     /// [`io::ErrorKind::InvalidData`].
     pub fn decode(bytes: &SecretBytes) -> io::Result<Self> {
-        serde_json::from_slice(bytes.expose()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        decode(bytes)
     }
+}
+
+/// Puts what is said into bytes.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`]: it is too long.
+pub(super) fn encode(said: &impl Serialize) -> io::Result<SecretBytes> {
+    bounded(serde_json::to_vec(said).map_err(io::Error::other)?)
+}
+
+/// Reads what [`encode`] gave.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`].
+pub(super) fn decode<T: DeserializeOwned>(bytes: &SecretBytes) -> io::Result<T> {
+    serde_json::from_slice(bytes.expose()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn bounded(bytes: Vec<u8>) -> io::Result<SecretBytes> {

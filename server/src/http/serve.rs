@@ -29,8 +29,8 @@ use super::request::{Early, Face, Head, Request};
 use super::tls::Acceptor;
 use crate::api::native;
 use crate::app::{App, Worker};
-use crate::cluster::join;
 use crate::cluster::listener::{ForwardedConnection, Knock, Visitor};
+use crate::cluster::{join, peer_unseal};
 use crate::forward::{self, Line};
 use crate::refusal::Refusal;
 use crate::{jobs, pep};
@@ -92,6 +92,7 @@ async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpLis
     let mut doorbell = serving.app.cluster.doorbell();
     if serving.runs_jobs {
         drop(tokio::task::spawn_local(jobs::members::run(Rc::clone(&worker), serving.stop.clone())));
+        drop(tokio::task::spawn_local(peer_unseal::asker::run(Rc::clone(&worker), serving.stop.clone())));
         drop(tokio::task::spawn_local(jobs::run(Rc::clone(&worker), serving.tls.clone(), serving.stop.clone())));
     }
     let mut stop = serving.stop.clone();
@@ -150,6 +151,7 @@ async fn visit(worker: Rc<Worker>, knock: Knock, watcher: Watcher) {
     let Some(trust) = worker.app.cluster.trust() else { return };
     match knock.admit(&trust, &worker.app.cluster.renewing).await {
         Ok(Visitor::Joining(connection)) => join::host::serve(&worker, connection).await,
+        Ok(Visitor::Sealed(connection)) => peer_unseal::giver::serve(&worker, connection).await,
         Ok(Visitor::Forwarding(connection)) => passed_on(worker, connection, watcher).await,
         Err(error) => tracing::debug!(error = %error, "a connection to the node port was closed"),
     }

@@ -324,8 +324,7 @@ async fn note(worker: &Worker, number: u64, step: &Step<'_>) -> Result<(), Refus
 
 /// Whether the state holds a seal that only this node's key file opens.
 fn has_seal(worker: &Worker) -> bool {
-    let me = worker.app.cluster.node();
-    seal::records(worker.reader()).is_ok_and(|records| records.iter().any(|record| record.opens_at_start(me)))
+    seal::opens_itself(worker.reader(), worker.app.cluster.node()).unwrap_or(false)
 }
 
 /// Unseals with the key file. Reads every row once, hence not on this thread.

@@ -66,7 +66,7 @@ fn members_know_each_other_by_number_and_lane() {
     let authority = Authority::generate(CLUSTER, now_s()).unwrap();
     let (one, two) = (trust(&authority, 1), trust(&authority, 2));
     assert!(two.client(Lane::Join, 1).is_err());
-    for lane in [Lane::Raft, Lane::Api, Lane::Renew] {
+    for lane in [Lane::Raft, Lane::Api, Lane::Renew, Lane::Unseal] {
         let (config, name) = two.client(lane, 1).unwrap();
         assert_eq!(shake(&one, config, name), Ok((Some(lane), Some(2))));
     }
