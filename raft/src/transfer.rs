@@ -33,6 +33,9 @@ use crate::types::{SnapshotMeta, StoredMembership, Types, Vote};
 
 /// Parts that may be on their way.
 const PARTS_MAX: u64 = 8;
+/// Bytes that arrive between two flushes. WHY: flushes of the node's log would stand behind more, and a sender that is faster
+/// than this disk has to wait in any case.
+const FLUSH_BYTES: u64 = 8 << 20;
 /// How long either side may say nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How often a follower that checks and installs says that it is still there.
@@ -284,6 +287,9 @@ impl Receiver {
                     }
                     file.write_all(&part).await?;
                     file.flush().await?;
+                    if end / FLUSH_BYTES > have / FLUSH_BYTES {
+                        file.sync_data().await?;
+                    }
                     have = end;
                     wire.answer(Kind::Chunk, frame.id, &[]);
                 }

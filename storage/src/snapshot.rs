@@ -1,8 +1,12 @@
 //! A whole state as one file: made beside the running writer, and put in place of a node's own.
 
 use std::fs::{File, OpenOptions, remove_file, rename};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use keyward_model::StateSum;
 use rusqlite::Connection;
@@ -36,8 +40,9 @@ impl Store {
         };
         let place = self.place();
         let connection = connect::open(place.file(), Role::Reader, self.options())?;
-        connection.execute(SNAPSHOT, [name]).map_err(|e| StoreError::doing("writing a snapshot", &e))?;
-        made.sync_all().map_err(|e| StoreError::flush(file, &e))?;
+        let (written, flushed) = flushing(made, || connection.execute(SNAPSHOT, [name]));
+        written.map_err(|e| StoreError::doing("writing a snapshot", &e))?;
+        flushed.and_then(|()| made.sync_all()).map_err(|e| StoreError::flush(file, &e))?;
         if let Some(directory) = file.parent() {
             sync_directory(directory)?;
         }
@@ -63,6 +68,23 @@ impl Store {
         self.replace(place);
         Ok(())
     }
+}
+
+/// Runs `write`, which fills `file`, and meanwhile flushes what is there again and again. WHY: left to itself the system
+/// collects gigabytes and then writes them all at once, and each flush of the Raft log stands behind them.
+fn flushing<T>(file: &File, write: impl FnOnce() -> T) -> (T, io::Result<()>) {
+    thread::scope(|scope| {
+        let (over, is_over) = mpsc::channel::<()>();
+        let flusher = scope.spawn(move || {
+            while is_over.recv_timeout(FLUSH_EVERY) == Err(RecvTimeoutError::Timeout) {
+                file.sync_data()?;
+            }
+            Ok(())
+        });
+        let written = write();
+        drop(over);
+        (written, flusher.join().unwrap_or_else(|_| Err(io::Error::other("the thread that flushes ended"))))
+    })
 }
 
 /// What a snapshot holds.
@@ -109,6 +131,9 @@ fn new_file(path: &Path) -> Result<File, StoreError> {
         .open(path)
         .map_err(|e| StoreError::file("making", path, &e))
 }
+
+/// Between two flushes of a snapshot that is being written: a few MiB on a fast disk.
+const FLUSH_EVERY: Duration = Duration::from_millis(10);
 
 const SNAPSHOT: &str = "-- storage::snapshot::into\nVACUUM INTO ?1";
 const QUICK_CHECK: &str = "-- storage::snapshot::quick_check\nPRAGMA quick_check(1)";

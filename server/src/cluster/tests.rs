@@ -542,7 +542,7 @@ fn a_node_that_was_removed_and_leads_lets_another_lead_and_ends() {
     // As when the row of a member goes and its leader dies, and this one leads next: only another leader can let it go.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let written = tokio::task::LocalSet::new().block_on(&runtime, async {
-        let worker = Worker::new(std::sync::Arc::clone(app)).unwrap();
+        let worker = Worker::new(Arc::clone(app)).unwrap();
         let facts = std::cell::RefCell::new(Facts::of_server(&app.barrier));
         worker.write(&facts, |draft| super::rows::remove_node(draft, app.cluster.number())).await
     });
