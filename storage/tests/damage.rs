@@ -44,7 +44,7 @@ fn meddle(folder: &Path, sql: &str) {
 fn what_is_newer_or_otherwise_made_is_refused() {
     type Case = (&'static str, fn(&StoreError) -> bool);
     let cases: [Case; 4] = [
-        ("PRAGMA user_version = 3", |e| matches!(e, StoreError::Newer { found: 3, known: 2, .. })),
+        ("PRAGMA user_version = 4", |e| matches!(e, StoreError::Newer { found: 4, known: 3, .. })),
         ("PRAGMA user_version = -1", |e| matches!(e, StoreError::Newer { .. })),
         ("UPDATE migrations SET checksum = zeroblob(32)", |e| {
             matches!(e, StoreError::OtherMigration { number: 1, .. })
