@@ -380,11 +380,16 @@ impl Worker {
     pub async fn write<T>(
         &self,
         facts: &RefCell<Facts>,
-        decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
+        mut decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
     ) -> Result<(T, Option<Committed>), Refusal> {
         self.app.audit_ready()?;
         let barrier = &self.app.barrier;
-        let request = facts.borrow().request;
+        let (request, term) = (facts.borrow().request, facts.borrow().term);
+        // WHY: its token and policies were judged by the state of that term, and another leader may have changed them.
+        let decide = |draft: &mut Draft<'_>| {
+            let leads_on = term.is_none() || barrier.node().settled_term() == term;
+            if leads_on { decide(draft) } else { Err(Refusal::NotLeader) }
+        };
         let intent = || facts.borrow().intent(barrier.entropy(), barrier.now());
         let written = barrier.write(&self.snapshots, request, &intent, decide).await?;
         facts.borrow_mut().begun |= written.1.is_some();

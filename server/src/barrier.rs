@@ -58,6 +58,10 @@ pub struct Generations {
     repeats: Mutex<Remembered>,
 }
 
+/// How far the stamps of other nodes are followed before this node's clock, in seconds: as far as clocks of members may
+/// differ when they join.
+const AHEAD_MAX_S: i64 = 300;
+
 /// Proof that a command with its audit intent is committed and applied. Only [`Barrier::write`] makes one.
 #[derive(Debug)]
 pub struct Committed(());
@@ -337,6 +341,11 @@ impl Barrier {
         }
     }
 
+    /// The newest stamp in the state, as far as it counts: a clock that was far ahead must not be right for ever.
+    pub fn newest_stamp(&self) -> Timestamp {
+        self.generations.newest().min(self.clock.now().plus_seconds(AHEAD_MAX_S))
+    }
+
     fn prepare(&self, pipeline: &mut Pipeline, reader: &Reader) -> Result<(StateSum, Timestamp), Refusal> {
         let before = match pipeline.sum {
             Some(sum) => sum,
@@ -345,7 +354,7 @@ impl Barrier {
         if pipeline.next_blob.is_none() {
             pipeline.next_blob = Some(reader.meta().map_err(storage)?.last_version + 1);
         }
-        pipeline.last = self.clock.now().max(pipeline.last).max(self.generations.newest());
+        pipeline.last = self.clock.now().max(pipeline.last).max(self.newest_stamp());
         Ok((before, pipeline.last))
     }
 

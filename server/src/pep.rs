@@ -136,11 +136,14 @@ pub async fn enforce(worker: &Rc<Worker>, request: &Rc<Request>) -> Result<Answe
 async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
     let facts =
         RefCell::new(Facts::new(request.id, request.received, Some(request.source), api::channel(request.face)));
-    let term = worker.app.barrier.node().settled_term();
-    let ended = match steps(worker, request, &facts, footing, term).await {
+    let exempt = is_exempt(worker, request);
+    if !exempt {
+        facts.borrow_mut().term = worker.app.barrier.node().settled_term();
+    }
+    let ended = match steps(worker, request, &facts, footing, exempt).await {
         // Neither says anything of the state; and what may have been done must never look as if it was not.
         Err(refusal @ (Refusal::NotLeader | Refusal::OutcomeUnknown)) => Err(refusal),
-        Err(refusal) => confirm(worker, request, &facts, term).await.and(Err(refusal)),
+        Err(refusal) => confirm(worker, &facts, exempt).await.and(Err(refusal)),
         ended => ended,
     };
     match ended {
@@ -160,14 +163,19 @@ async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
     }
 }
 
-/// Makes sure that what the leader is about to say was true while the request was under way: of the state of `term`, which
-/// another leader may have left behind. What committed something needs no more: only who leads can commit.
-async fn confirm(worker: &Worker, request: &Request, facts: &RefCell<Facts>, term: Option<u64>) -> Result<(), Refusal> {
-    let (node, barrier) = (worker.app.barrier.node(), &worker.app.barrier);
-    let is_shown = !request.needs_leader() || !untouched(facts);
-    if is_shown || node.is_alone() || request.is_local() || barrier.is_sealed() {
+/// Whether what this node says needs no other node's word: it has a read point already, is alone, or tells of itself.
+fn is_exempt(worker: &Worker, request: &Request) -> bool {
+    let barrier = &worker.app.barrier;
+    !request.needs_leader() || barrier.node().is_alone() || request.is_local() || barrier.is_sealed()
+}
+
+/// Makes sure that what the leader is about to say was true while the request was under way: it is of the state of a term,
+/// which another leader may have left behind. What committed something needs no more: only who leads can commit.
+async fn confirm(worker: &Worker, facts: &RefCell<Facts>, exempt: bool) -> Result<(), Refusal> {
+    if exempt || !untouched(facts) {
         return Ok(());
     }
+    let (node, term) = (worker.app.barrier.node(), facts.borrow().term);
     let reached = node.read_point().await;
     if reached.is_ok() && term.is_some() && node.settled_term() == term { Ok(()) } else { Err(Refusal::NotLeader) }
 }
@@ -218,7 +226,7 @@ async fn steps(
     request: &Request,
     facts: &RefCell<Facts>,
     footing: Footing,
-    term: Option<u64>,
+    exempt: bool,
 ) -> Result<Option<Answer>, Refusal> {
     let params = request.parameters()?;
     let params = &params;
@@ -232,7 +240,7 @@ async fn steps(
     let permit = canonicalise(worker, request, params, door, facts)
         .and_then(|target| decide(worker, request, params, caller, target));
     let outcome = match permit {
-        Ok(permit) => finish(worker, request, params, permit, facts, term).await,
+        Ok(permit) => finish(worker, request, params, permit, facts, exempt).await,
         Err(refusal) => Err(refusal),
     };
     if let Some(session) = spent {
@@ -250,10 +258,10 @@ async fn finish(
     params: &Params<'_>,
     permit: Permit,
     facts: &RefCell<Facts>,
-    term: Option<u64>,
+    exempt: bool,
 ) -> Result<Answer, Refusal> {
     let effect = act(worker, request, params, &permit, facts).await?;
-    confirm(worker, request, facts, term).await?;
+    confirm(worker, facts, exempt).await?;
     let (receipt, answer) = record(worker, request, effect, facts, &permit).await?;
     Ok(respond(answer, receipt))
 }

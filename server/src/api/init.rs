@@ -239,24 +239,36 @@ async fn seal_now(context: &Context<'_>) -> Result<Answer, Refusal> {
     context.note(|facts| facts.set(EventKind::SysSeal, "administer", "system"));
     let worker = context.worker;
     if worker.app.barrier.is_sealed() {
-        return Ok(Answer::no_content());
+        let asks = worker.app.config.seal.peer_unseal && !worker.app.cluster.hold.is_set();
+        let may_open = || {
+            Refusal::Unavailable("this node asks others to unseal it: stop it, or seal it when it is unsealed".into())
+        };
+        return if asks { Err(may_open()) } else { Ok(Answer::no_content()) };
     }
     demand_operator(context)?;
     context.record_first().await?;
-    // Before the keys go: nobody gives them back meanwhile.
+    // Before the keys go: nobody gives them back meanwhile, nor after a crash.
     worker.app.cluster.hold.set();
+    let kept = keep_hold(worker).await;
     worker.app.seal();
-    keep_hold(worker).await;
-    Ok(Answer::no_content())
+    if kept || !worker.app.config.seal.peer_unseal {
+        return Ok(Answer::no_content());
+    }
+    Err(Refusal::Unavailable(
+        "this node is sealed; that people sealed it could not be kept, so another node may unseal it after a restart"
+            .into(),
+    ))
 }
 
-/// Writes down whether people sealed this node. What they did is done, whatever the disk says.
-async fn keep_hold(worker: &Worker) {
+/// Writes down whether people sealed this node; whether that is kept. What they did is done, whatever the disk says.
+async fn keep_hold(worker: &Worker) -> bool {
     let app = std::sync::Arc::clone(&worker.app);
     let kept = tokio::task::spawn_blocking(move || app.cluster.hold.keep()).await;
-    if let Err(error) = kept.map_err(std::io::Error::other).flatten() {
+    let kept = kept.map_err(std::io::Error::other).flatten();
+    if let Err(error) = &kept {
         tracing::error!(error = %error, "whether this node was sealed by hand could not be kept for its next start");
     }
+    kept.is_ok()
 }
 
 /// For paths without a guard of their own: a token with update and sudo on the path.

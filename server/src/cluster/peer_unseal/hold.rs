@@ -22,7 +22,8 @@ impl Hold {
     /// As the node's folder for its cluster says.
     pub fn of_folder(folder: &Path) -> Self {
         let path = folder.join(FILE);
-        Self { is_set: AtomicBool::new(path.exists()), path }
+        // A file that cannot be looked for is one that may be there.
+        Self { is_set: AtomicBool::new(path.try_exists().unwrap_or(true)), path }
     }
 
     /// Whether nobody but people may unseal the node.
