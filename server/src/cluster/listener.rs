@@ -113,16 +113,16 @@ impl std::fmt::Debug for Knock {
 #[derive(Debug)]
 pub enum Visitor {
     /// A member that forwards requests of its clients.
-    Forwarding(ForwardedConnection),
+    Forwarding(MemberConnection),
     /// A node that wants a certificate.
     Joining(JoiningConnection),
     /// A member that wants to be unsealed.
-    Sealed(SealedConnection),
+    Sealed(MemberConnection),
 }
 
-/// A connection over which a member forwards requests of its clients, in HTTP/2.
+/// A connection of a member: over which it forwards requests of its clients, in HTTP/2, or asks to be unsealed.
 #[derive(Debug)]
-pub struct ForwardedConnection {
+pub struct MemberConnection {
     /// The member, as its certificate says. Whether it still is one is to be asked of the state.
     pub peer: u64,
     /// The member's address.
@@ -138,19 +138,6 @@ pub struct ForwardedConnection {
 pub struct JoiningConnection {
     /// The member, if it is one and wants a new one.
     pub peer: Option<u64>,
-    /// Where it comes from.
-    pub source: IpAddr,
-    /// The connection.
-    pub stream: TlsStream<TcpStream>,
-    /// Its places at the door.
-    pub seats: Vec<Seat>,
-}
-
-/// A connection of a member that wants to be unsealed.
-#[derive(Debug)]
-pub struct SealedConnection {
-    /// The member, as its certificate says. Whether it still is one is to be asked of the state.
-    pub peer: u64,
     /// Where it comes from.
     pub source: IpAddr,
     /// The connection.
@@ -179,9 +166,9 @@ impl Knock {
             }
             (Lane::Unseal, Some(peer)) => {
                 seats.push(renewing.take(RENEWING_MAX).ok_or_else(full)?);
-                Ok(Visitor::Sealed(SealedConnection { peer, source, stream, seats }))
+                Ok(Visitor::Sealed(MemberConnection { peer, source, stream, seats }))
             }
-            (Lane::Api, Some(peer)) => Ok(Visitor::Forwarding(ForwardedConnection { peer, source, stream, seats })),
+            (Lane::Api, Some(peer)) => Ok(Visitor::Forwarding(MemberConnection { peer, source, stream, seats })),
             (Lane::Api | Lane::Raft | Lane::Renew | Lane::Unseal, _) => Err(stranger()),
         }
     }

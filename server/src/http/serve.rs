@@ -29,7 +29,7 @@ use super::request::{Early, Face, Head, Request};
 use super::tls::Acceptor;
 use crate::api::native;
 use crate::app::{App, Worker};
-use crate::cluster::listener::{ForwardedConnection, Knock, Visitor};
+use crate::cluster::listener::{Knock, MemberConnection, Visitor};
 use crate::cluster::{join, peer_unseal};
 use crate::forward::{self, Line};
 use crate::refusal::Refusal;
@@ -158,8 +158,8 @@ async fn visit(worker: Rc<Worker>, knock: Knock, watcher: Watcher) {
 }
 
 /// Requests that another node passes on to this one, which leads.
-async fn passed_on(worker: Rc<Worker>, connection: ForwardedConnection, watcher: Watcher) {
-    let ForwardedConnection { peer, stream, seats, .. } = connection;
+async fn passed_on(worker: Rc<Worker>, connection: MemberConnection, watcher: Watcher) {
+    let MemberConnection { peer, stream, seats, .. } = connection;
     let limits = &worker.app.config.limits;
     let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
     builder

@@ -19,7 +19,7 @@ use super::message::{Answer, Question};
 use crate::app::Worker;
 use crate::cluster::authority::fingerprint;
 use crate::cluster::certificate;
-use crate::cluster::listener::SealedConnection;
+use crate::cluster::listener::MemberConnection;
 use crate::cluster::{rows, wire};
 use crate::record::Facts;
 use crate::refusal::Refusal;
@@ -78,8 +78,8 @@ impl From<Refusal> for No {
 }
 
 /// Answers one question, and closes.
-pub async fn serve(worker: &Worker, connection: SealedConnection) {
-    let SealedConnection { peer, source, mut stream, seats } = connection;
+pub async fn serve(worker: &Worker, connection: MemberConnection) {
+    let MemberConnection { peer, source, mut stream, seats } = connection;
     let asked = tokio::time::timeout(QUESTION_TIMEOUT, wire::receive(&mut stream)).await;
     let asked = asked.map_err(io::Error::from).flatten().and_then(|message| wire::decode::<Question>(&message));
     let tls = stream.get_ref().1;
