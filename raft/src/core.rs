@@ -238,7 +238,8 @@ async fn notice_removal(board: Arc<Board>, observer: Arc<dyn Observer>) {
     observer.failed(REMOVED);
 }
 
-/// Makes the state durable when the log has grown, and for as long as it takes space that is wanted; openraft purges the log up to there.
+/// Makes the state durable when the log has grown, and for as long as it takes space that is wanted; openraft purges the
+/// log up to there.
 async fn compact(raft: Raft<Types, Machine>, asked: Arc<Notify>, log: Log) {
     loop {
         tokio::select! {

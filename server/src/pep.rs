@@ -136,14 +136,16 @@ pub async fn enforce(worker: &Rc<Worker>, request: &Rc<Request>) -> Result<Answe
 async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
     let facts =
         RefCell::new(Facts::new(request.id, request.received, Some(request.source), api::channel(request.face)));
-    let exempt = is_exempt(worker, request);
-    if !exempt {
-        facts.borrow_mut().term = worker.app.barrier.node().settled_term();
+    if speaks_for_all(worker, request) {
+        let Some(term) = worker.app.barrier.node().settled_term() else {
+            return Ending::Elsewhere(Elsewhere::NotLeader);
+        };
+        facts.borrow_mut().term = Some(term);
     }
-    let ended = match steps(worker, request, &facts, footing, exempt).await {
+    let ended = match steps(worker, request, &facts, footing).await {
         // Neither says anything of the state; and what may have been done must never look as if it was not.
         Err(refusal @ (Refusal::NotLeader | Refusal::OutcomeUnknown)) => Err(refusal),
-        Err(refusal) => confirm(worker, &facts, exempt).await.and(Err(refusal)),
+        Err(refusal) => confirm(worker, &facts).await.and(Err(refusal)),
         ended => ended,
     };
     match ended {
@@ -163,21 +165,22 @@ async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
     }
 }
 
-/// Whether what this node says needs no other node's word: it has a read point already, is alone, or tells of itself.
-fn is_exempt(worker: &Worker, request: &Request) -> bool {
+/// Whether this node answers as the leader, without a read point before: what it says has to be of the term in which it leads.
+fn speaks_for_all(worker: &Worker, request: &Request) -> bool {
     let barrier = &worker.app.barrier;
-    !request.needs_leader() || barrier.node().is_alone() || request.is_local() || barrier.is_sealed()
+    request.needs_leader() && !request.is_local() && !barrier.node().is_alone() && !barrier.is_sealed()
 }
 
 /// Makes sure that what the leader is about to say was true while the request was under way: it is of the state of a term,
 /// which another leader may have left behind. What committed something needs no more: only who leads can commit.
-async fn confirm(worker: &Worker, facts: &RefCell<Facts>, exempt: bool) -> Result<(), Refusal> {
-    if exempt || !untouched(facts) {
+async fn confirm(worker: &Worker, facts: &RefCell<Facts>) -> Result<(), Refusal> {
+    let term = facts.borrow().term;
+    if term.is_none() || !untouched(facts) {
         return Ok(());
     }
-    let (node, term) = (worker.app.barrier.node(), facts.borrow().term);
-    let reached = node.read_point().await;
-    if reached.is_ok() && term.is_some() && node.settled_term() == term { Ok(()) } else { Err(Refusal::NotLeader) }
+    let node = worker.app.barrier.node();
+    let leads_on = node.read_point().await.is_ok() && node.settled_term() == term;
+    if leads_on { Ok(()) } else { Err(Refusal::NotLeader) }
 }
 
 /// Whether nothing was changed for a request so far, not even its token.
@@ -226,7 +229,6 @@ async fn steps(
     request: &Request,
     facts: &RefCell<Facts>,
     footing: Footing,
-    exempt: bool,
 ) -> Result<Option<Answer>, Refusal> {
     let params = request.parameters()?;
     let params = &params;
@@ -240,7 +242,7 @@ async fn steps(
     let permit = canonicalise(worker, request, params, door, facts)
         .and_then(|target| decide(worker, request, params, caller, target));
     let outcome = match permit {
-        Ok(permit) => finish(worker, request, params, permit, facts, exempt).await,
+        Ok(permit) => finish(worker, request, params, permit, facts).await,
         Err(refusal) => Err(refusal),
     };
     if let Some(session) = spent {
@@ -258,10 +260,9 @@ async fn finish(
     params: &Params<'_>,
     permit: Permit,
     facts: &RefCell<Facts>,
-    exempt: bool,
 ) -> Result<Answer, Refusal> {
     let effect = act(worker, request, params, &permit, facts).await?;
-    confirm(worker, facts, exempt).await?;
+    confirm(worker, facts).await?;
     let (receipt, answer) = record(worker, request, effect, facts, &permit).await?;
     Ok(respond(answer, receipt))
 }

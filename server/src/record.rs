@@ -54,7 +54,8 @@ pub struct Facts {
     pub begun: bool,
     /// A use of its token was taken for it, or may have been.
     pub use_taken: bool,
-    /// The term in which this node led when it began to look: what it found then is committed in no other.
+    /// The term in which this node led when it began to look, where it speaks for all nodes: what it found then is told and
+    /// committed in no other.
     pub term: Option<u64>,
     /// Where it came from.
     pub source: Option<IpAddr>,
