@@ -109,7 +109,11 @@ impl Server {
         let mut server =
             Self { child, address: String::new(), greeting: String::new(), lines, stderr, reader: Some(reader) };
         server.await_greeting()?;
-        let health = server.client().get("sys/health");
+        let Ok(health) = server.client().try_call("GET", "sys/health", &[], None) else {
+            // A node may listen and then learn what it cannot go on with.
+            suite::wait_for("the node ends that answers nobody", START_MAX, || (!server.is_alive()).then_some(()));
+            return Err(server.failure());
+        };
         // 429 is what a node says that follows another.
         assert!([200, 429, 501, 503].contains(&health.status), "sys/health answers {}", health.status);
         Ok(server)
@@ -119,8 +123,7 @@ impl Server {
     fn await_greeting(&mut self) -> Result<(), String> {
         loop {
             let Ok(line) = self.lines.recv_timeout(START_MAX) else {
-                let ended = self.kill();
-                return Err(format!("it did not get ready ({ended}):\n{}{}", self.greeting, self.stderr()));
+                return Err(self.failure());
             };
             self.greeting += &line;
             self.greeting.push('\n');
@@ -129,6 +132,12 @@ impl Server {
                 return Ok(());
             }
         }
+    }
+
+    /// Ends a start that failed: how the process ended, and what it printed.
+    fn failure(&mut self) -> String {
+        let ended = self.kill();
+        format!("it did not get ready ({ended}):\n{}{}", self.greeting, self.stderr())
     }
 
     /// A client of its own connection, with the root token of development servers.
