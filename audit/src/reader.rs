@@ -67,7 +67,7 @@ impl<R: Read> Reader<R> {
         let mut seen = 0;
         loop {
             let rest = &self.buffer[self.from..self.to];
-            if let Some(n) = rest[seen..].iter().position(|&b| b == b'\n' || b == 0) {
+            if let Some(n) = memchr::memchr2(b'\n', 0, &rest[seen..]) {
                 let length = seen + n;
                 let finished = rest[length] == b'\n';
                 let from = self.from;

@@ -382,3 +382,31 @@ fn checkpoints_come_by_number_and_by_time() {
     assert_eq!(journal.head().0, 2_506);
     assert_eq!(whole(dir.path()), 2_502);
 }
+
+#[test]
+fn any_record_of_a_long_segment_is_found() {
+    let dir = TempDir::new().unwrap();
+    append(&open(dir.path()), 6000);
+    let segment = segments(dir.path()).remove(0);
+    let mut bytes = fs::read(&segment).unwrap();
+    assert!(bytes.len() > 3 << 20, "long enough to be halved a few times: {}", bytes.len());
+    let hashes: Vec<_> =
+        bytes.trim_ascii_end().split(|&b| b == b'\n').map(|at| line::parse(at).unwrap().hash).collect();
+    let name = format!("{NODE}-0001");
+    let found = |seq| recover::hash_of(dir.path(), &name, seq).unwrap();
+    for seq in (1..=hashes.len()).step_by(97).chain([hashes.len()]) {
+        assert_eq!(found(seq as u64), Some(hashes[seq - 1]), "record {seq}");
+    }
+    assert_eq!(found(0), None);
+    assert_eq!(found(hashes.len() as u64 + 1), None);
+
+    // The line in the middle is no record any more: it is not found, and the others are.
+    let middle = bytes.len() / 2;
+    let damaged = bytes[..middle].iter().filter(|&&b| b == b'\n').count();
+    bytes[middle] = 0x01;
+    fs::write(&segment, bytes).unwrap();
+    for seq in [1, damaged, damaged + 1, damaged + 2, hashes.len()] {
+        let wanted = hashes.get(seq - 1).copied().filter(|_| seq != damaged + 1);
+        assert_eq!(found(seq as u64), wanted, "record {seq}");
+    }
+}

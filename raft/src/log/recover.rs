@@ -307,7 +307,7 @@ impl SegmentFile {
             if bytes.is_empty() {
                 break;
             }
-            if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            if let Some(last) = last_used(bytes) {
                 end = Some(from + last as u64 + 1);
             }
             from += bytes.len() as u64;
@@ -318,6 +318,13 @@ impl SegmentFile {
         self.file.read_at(at.into(), &mut rest).map_err(self.io("read the log segment"))?;
         Ok(Some(rest))
     }
+}
+
+/// The place of the last byte that is not zero. A segment is nearly all zeros: they are compared by the page.
+fn last_used(bytes: &[u8]) -> Option<usize> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let (number, page) = bytes.chunks(ZEROS.len()).enumerate().rfind(|(_, page)| **page != ZEROS[..page.len()])?;
+    page.iter().rposition(|byte| *byte != 0).map(|last| number * ZEROS.len() + last)
 }
 
 /// The offset of a whole record in `rest` (which starts at offset `at`) that was written when `at` was already durable.
