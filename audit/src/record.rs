@@ -73,6 +73,11 @@ impl Batch {
         self.pieces.records.len()
     }
 
+    /// How much memory the records take that are waiting, in bytes; about as much as they will in the file.
+    pub fn size(&self) -> usize {
+        self.pieces.bytes.len()
+    }
+
     /// Whether none is waiting.
     pub fn is_empty(&self) -> bool {
         self.pieces.records.is_empty()

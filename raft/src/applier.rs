@@ -262,19 +262,24 @@ impl Applier {
         }
     }
 
-    /// Writes `entries`, however long the disk stays full: they are committed, so there is no other way on.
+    /// Writes `entries`, however long the disk stays full, or the observer without room: they are committed, so there is no
+    /// other way on.
     fn write(&mut self, entries: &[keyward_storage::Entry<'_>]) -> Result<Vec<Vec<Outcome>>, ApplyError> {
         let mut waited = false;
         loop {
-            match self.writer.as_mut().ok_or(ApplyError::NoWriter)?.apply(entries) {
-                Err(StoreError::DiskFull) if !waited => self.log.mark_full(),
-                Err(StoreError::DiskFull) => {}
-                outcomes => {
-                    if waited {
-                        self.log.unmark_full();
+            if self.observer.has_room() {
+                match self.writer.as_mut().ok_or(ApplyError::NoWriter)?.apply(entries) {
+                    Err(StoreError::DiskFull) => {}
+                    outcomes => {
+                        if waited {
+                            self.log.unmark_full();
+                        }
+                        return Ok(outcomes?);
                     }
-                    return Ok(outcomes?);
                 }
+            }
+            if !waited {
+                self.log.mark_full();
             }
             waited = true;
             if !self.jobs.wait_for_space() {

@@ -11,6 +11,13 @@ pub trait Observer: Send + Sync {
     /// for them is told; the entries come in order. Also comes while a node starts, for entries that its state lacked.
     fn applied(&self, position: Position, commands: &[(Command, Outcome)]);
 
+    /// Whether what [`Observer::applied`] keeps of one more entry has a place. While it has none nothing is applied, and this
+    /// is asked again every moment: the log keeps the entries, which are committed. Comes on the thread of
+    /// [`Observer::applied`].
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Whatever was kept of the entries applied so far must be durable when this comes back: the log lets them go. Comes on
     /// the thread of [`Observer::applied`].
     ///

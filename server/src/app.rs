@@ -487,6 +487,10 @@ impl keyward_raft::Observer for Applied {
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.outcomes.has_room()
+    }
+
     fn before_purge(&self) -> io::Result<()> {
         match self.outcomes.make_durable() {
             Ok(true) => Ok(()),

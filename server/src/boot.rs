@@ -167,8 +167,8 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let (generations, keys) = (Arc::new(Generations::default()), Arc::new(KeySlot::default()));
     *generations.repeats() = Remembered::of_state(&store.reader()?)?;
     generations.note_time(store.reader()?.newest()?);
-    let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
     let failure = Arc::new(Failure::default());
+    let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal), Arc::clone(&failure)));
     let fail = Arc::clone(&failure);
     let observer = Applied::new(
         Arc::clone(&generations),

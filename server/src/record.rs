@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use keyward_audit::{Batch, Journal, JournalError};
@@ -273,10 +273,15 @@ impl Recorder {
     }
 }
 
+/// Records of applied commands that may wait for the audit file, in bytes. Only a node that does not lead comes here: one
+/// that leads takes no more writes before.
+const WAITING_BYTES_MAX: usize = 1 << 20;
+
 /// The records of applied commands on their way into the audit file. Their intents are durable in the log, so they are
 /// appended without a flush, and what a full disk does not take now is kept and appended later.
 pub struct Outcomes {
     journal: Arc<Journal>,
+    failure: Arc<Failure>,
     batch: Mutex<Batch>,
     late: AtomicBool,
     /// While the node starts: what is applied then is recorded afterwards, in order, with what a crash kept from the file.
@@ -284,10 +289,10 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// None yet, and none taken before [`Outcomes::open`].
-    pub fn new(journal: Arc<Journal>) -> Self {
+    /// None yet, and none taken before [`Outcomes::open`]. `failure` is told when the journal takes nothing any more.
+    pub fn new(journal: Arc<Journal>, failure: Arc<Failure>) -> Self {
         let batch = Mutex::new(journal.batch());
-        Self { journal, batch, late: AtomicBool::new(false), held: AtomicBool::new(true) }
+        Self { journal, failure, batch, late: AtomicBool::new(false), held: AtomicBool::new(true) }
     }
 
     /// The file has everything that was applied so far; from now on outcomes are recorded as they come.
@@ -317,7 +322,7 @@ impl Outcomes {
         if self.held.load(Ordering::Acquire) {
             return;
         }
-        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut batch = self.lock();
         for intent in intents.filter(|intent| !intent.is_empty()) {
             if batch.push_intent(intent, place).is_err() {
                 tracing::error!(index = place.index, "a command carries an audit record that cannot be read");
@@ -326,14 +331,21 @@ impl Outcomes {
         self.append(&mut batch);
     }
 
-    /// Whether everything so far is in the file. While it is not, new writes are refused, so what waits is bounded by
-    /// the writes that were under way when the disk ran full.
+    /// Whether there is room for the records of one more entry: those that wait have to get into the file at some time.
+    pub fn has_room(&self) -> bool {
+        !self.is_late() || self.lock().size() <= WAITING_BYTES_MAX || self.flush()
+    }
+
+    /// Whether everything so far is in the file. While it is not, the node takes no new writes.
     pub fn flush(&self) -> bool {
         if !self.is_late() {
             return true;
         }
-        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
-        self.append(&mut batch)
+        self.append(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Batch> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether some were not in the file when it was last tried.
@@ -343,10 +355,16 @@ impl Outcomes {
 
     fn append(&self, batch: &mut Batch) -> bool {
         let appended = self.journal.append_lazy(batch);
-        if let Err(error) = &appended {
-            tracing::warn!(error = %error, "records of writes wait for the audit file; new writes are refused meanwhile");
+        let was_late = self.late.swap(appended.is_err(), Ordering::AcqRel);
+        match &appended {
+            Err(JournalError::Fatal(error)) => self.failure.stop(&format!("the audit journal takes nothing: {error}")),
+            Err(error) if !was_late => tracing::warn!(
+                error = %error,
+                "records of writes wait for the audit file: this node takes no writes meanwhile, and follows others only a little way"
+            ),
+            Ok(()) if was_late => tracing::info!("the records of writes that waited are in the audit file"),
+            Ok(()) | Err(_) => {}
         }
-        self.late.store(appended.is_err(), Ordering::Release);
         appended.is_ok()
     }
 }
@@ -360,5 +378,61 @@ impl std::fmt::Debug for Outcomes {
 impl std::fmt::Debug for Recorder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Recorder").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use keyward_audit::{AuditKey, Durability, Options};
+    use keyward_model::{Secret, SeededEntropy};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn outcomes(folder: &Path, segment_bytes: u64) -> Outcomes {
+        let key = AuditKey::from_seed(&Secret::new([1; 32])).unwrap();
+        let options = Options { segment_bytes, durability: Durability::Kernel, key };
+        let journal = Arc::new(Journal::open(folder, Id([1; 16]), 1, options).unwrap());
+        let outcomes = Outcomes::new(journal, Arc::default());
+        outcomes.open();
+        outcomes
+    }
+
+    #[test]
+    fn records_wait_for_the_file_and_not_without_end() {
+        let place = TempDir::new().unwrap();
+        let (folder, elsewhere) = (place.path().join("audit"), place.path().join("elsewhere"));
+        let outcomes = outcomes(&folder, 64 << 10);
+        let entropy = SeededEntropy::new(1);
+        let mut index = 0_u64;
+        let mut apply = || {
+            index += 1;
+            let at = Timestamp(0).plus_seconds(index.cast_signed());
+            let intent = Facts::new(Id::random(&entropy), at, None, "vault").intent(&entropy, at);
+            outcomes.record(LogPlace { term: 1, index }, std::iter::once(intent.as_slice()));
+        };
+        apply();
+        assert!(!outcomes.is_late() && outcomes.has_room());
+
+        // The next file cannot be made.
+        fs::rename(&folder, &elsewhere).unwrap();
+        let mut late = 0;
+        while outcomes.has_room() {
+            apply();
+            late += u64::from(outcomes.is_late());
+            assert!(late < 10_000, "they wait without end");
+        }
+        assert!(late > 1000, "a moment without space holds nobody up: {late}");
+        assert!(!outcomes.make_durable().unwrap());
+
+        fs::rename(&elsewhere, &folder).unwrap();
+        assert!(outcomes.has_room() && !outcomes.is_late());
+        apply();
+        assert_eq!(outcomes.journal().last_index(), index);
+        assert!(outcomes.make_durable().unwrap());
+        assert!(!outcomes.failure.happened());
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn on_a_node(test: impl AsyncFnOnce(&Rc<Worker>, &ManualClock)) {
     let store = Store::open(&config.data.join("state"), &store_options).unwrap();
     let sessions = Arc::new(Sessions::default());
     let (generations, keys) = (Arc::new(Generations::default()), Arc::new(KeySlot::default()));
-    let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal)));
+    let outcomes = Arc::new(Outcomes::new(Arc::clone(&journal), Arc::default()));
     let failed = Box::new(|error: &str| panic!("{error}"));
     let observer =
         Applied::new(Arc::clone(&generations), Arc::clone(&keys), Arc::clone(&sessions), Arc::clone(&outcomes), failed);

@@ -19,11 +19,19 @@ struct Told {
     /// How often the log wanted to let entries go, and whether it may.
     asked: AtomicU64,
     keeps: AtomicBool,
+    /// How often it was asked for room, and whether it has none.
+    asked_for_room: AtomicU64,
+    is_full: AtomicBool,
 }
 
 impl Observer for Told {
     fn applied(&self, _position: Position, commands: &[(Command, Outcome)]) {
         *self.applied.lock().unwrap() += commands.len() as u64;
+    }
+
+    fn has_room(&self) -> bool {
+        self.asked_for_room.fetch_add(1, Ordering::SeqCst);
+        !self.is_full.load(Ordering::SeqCst)
     }
 
     fn before_purge(&self) -> io::Result<()> {
@@ -196,5 +204,40 @@ async fn nothing_is_purged_before_the_observer_made_its_own_durable() {
         assert!(began.elapsed() < Duration::from_secs(10), "it was not asked again");
         assert_eq!(node.submit(command(100)).await, Ok(Outcome::Done));
     }
+    assert_eq!(*told.failures.lock().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nothing_is_applied_that_the_observer_has_no_room_for() {
+    let (fs, dir, told) = (SimFs::new(), TempDir::new().unwrap(), Arc::new(Told::default()));
+    let node = start(&fs, dir.path(), &told).unwrap();
+    assert_eq!(node.submit(command(100)).await, Ok(Outcome::Done));
+    told.is_full.store(true, Ordering::SeqCst);
+    let asked = told.asked_for_room.load(Ordering::SeqCst);
+    let mut waiting = tokio::spawn(node.enqueue(command(100)).unwrap());
+    while told.asked_for_room.load(Ordering::SeqCst) < asked + 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*told.applied.lock().unwrap(), 1);
+    assert!(!waiting.is_finished());
+    told.is_full.store(false, Ordering::SeqCst);
+    assert_eq!((&mut waiting).await.unwrap(), Ok(Outcome::Done), "asked again, and gone on");
+    while node.status().disk_full {
+        tokio::task::yield_now().await;
+    }
+
+    told.is_full.store(true, Ordering::SeqCst);
+    let waiting = tokio::spawn(node.enqueue(command(100)).unwrap());
+    let asked = told.asked_for_room.load(Ordering::SeqCst);
+    while told.asked_for_room.load(Ordering::SeqCst) == asked {
+        tokio::task::yield_now().await;
+    }
+    node.shutdown().await.unwrap();
+    assert!(waiting.await.unwrap().is_err(), "a stop does not wait for room");
+    told.is_full.store(false, Ordering::SeqCst);
+    drop(node);
+    let node = start(&fs, dir.path(), &told).unwrap();
+    assert_eq!(node.submit(command(100)).await, Ok(Outcome::Done));
+    assert_eq!(*told.applied.lock().unwrap(), 4, "what waited is applied by the next start");
     assert_eq!(*told.failures.lock().unwrap(), Vec::<String>::new());
 }

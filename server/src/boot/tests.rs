@@ -76,7 +76,7 @@ fn time_does_not_go_back_over_a_restart_or_with_a_state_from_elsewhere() {
     assert_eq!(ask(running.app.config.listen.address, "", "POST", "sys/init", "{}").0, 200);
 
     let app = &running.app;
-    let (generations, outcomes) = (Arc::default(), Arc::new(Outcomes::new(Arc::clone(app.journal()))));
+    let (generations, outcomes) = (Arc::default(), Arc::new(Outcomes::new(Arc::clone(app.journal()), Arc::default())));
     let (keys, sessions) = (Arc::default(), Arc::default());
     let observer =
         Applied::new(Arc::clone(&generations), keys, sessions, outcomes, Box::new(|error| panic!("{error}")));
