@@ -117,6 +117,35 @@ fn a_member_that_was_removed_does_not_come_back_by_itself() {
 }
 
 #[test]
+fn of_two_removals_at_once_that_would_stop_the_cluster_one_is_refused() {
+    let mut cluster = Cluster::start(4);
+    let leader = cluster.await_leader(&[0, 1, 2, 3]).0;
+    let others = cluster.others(&[leader]);
+    let (lost, second, third) = (others[0], others[1], others[2]);
+    cluster.kill(lost);
+    let of = |node: usize| {
+        let listed = cluster.members(leader)?;
+        listed.into_iter().find(|member| member["api_address"] == cluster.nodes[node].address)
+    };
+    cluster.wait("the lost one is silent", || (of(lost)?["last_heard_ms"].as_u64()? > 2000).then_some(()));
+    // Either may go, and then 2 of 3 are there. Without both, the leader would be 1 of 2.
+    let remove = |node: usize| {
+        let path = format!("sys/cluster/members/{}", of(node).unwrap()["id"].as_str().unwrap());
+        let mut client = cluster.client(leader);
+        move || client.delete(&path)
+    };
+    let (remove_second, remove_third) = (remove(second), remove(third));
+    let answers = std::thread::scope(|scope| {
+        [scope.spawn(remove_second), scope.spawn(remove_third)].map(|removal| removal.join().unwrap())
+    });
+    let mut statuses = answers.each_ref().map(|answer| answer.status);
+    statuses.sort_unstable();
+    assert_eq!(statuses, [204, 400], "{:?}", answers.map(|answer| answer.text()));
+    cluster.wait("three members", || (cluster.members(leader)?.len() == 3).then_some(()));
+    cluster.client(leader).put("secret/data/after", &json!({"data": {"x": 1}})).expect(200);
+}
+
+#[test]
 fn a_copy_of_a_member_is_not_one_more_vote() {
     let mut cluster = Cluster::start(3);
     let mut chance = Chance::announced("join, copy");

@@ -241,16 +241,17 @@ async fn remove(context: &Context<'_>, number: u64) -> Result<Answer, Refusal> {
             "this node leads: let another one lead first (`keyward operator step-down`), then remove it",
         ));
     }
-    let members = app.barrier.node().members();
     let force = context.params.bool("force")?.unwrap_or(false);
-    if !force && breaks_majority(number, app.cluster.number(), &members) {
-        return Err(Refusal::malformed(
-            "too few of the voters that would be left were heard of lately: the cluster would stop\n\
-             bring another one back first, or remove this one with `force` if you know better",
-        ));
-    }
     let remove = |draft: &mut Draft<'_>| {
         let Some(row) = rows::draft_node(draft, number)? else { return Ok(false) };
+        // Judged here, where removals have an order: Raft still counts whoever was removed a moment ago.
+        let rows: Vec<u64> = rows::draft_nodes(draft)?.into_iter().map(|(number, _)| number).collect();
+        if !force && breaks_majority(number, app.cluster.number(), &rows, &app.barrier.node().members()) {
+            return Err(Refusal::malformed(
+                "too few of the voters that would be left were heard of lately: the cluster would stop\n\
+                 bring another one back first, or remove this one with `force` if you know better",
+            ));
+        }
         seal::remove_node(draft, row.node)?;
         rows::remove_node(draft, number)
     };
@@ -263,14 +264,15 @@ async fn remove(context: &Context<'_>, number: u64) -> Result<Answer, Refusal> {
     Ok(answer)
 }
 
-/// Whether the voters without `gone` that answer would be less than a majority of the voters without it.
-fn breaks_majority(gone: u64, me: u64, members: &[Member]) -> bool {
-    let is_voter = |number: u64| members.iter().any(|member| member.node == number && member.role == Role::Voter);
-    if !is_voter(gone) {
+/// Whether, of the voters that are left without `gone`, too few answer to be a majority. Whoever has no row of `rows` was
+/// removed before, and is not left either.
+fn breaks_majority(gone: u64, me: u64, rows: &[u64], members: &[Member]) -> bool {
+    let voters: Vec<&Member> = members.iter().filter(|member| member.role == Role::Voter).collect();
+    if !voters.iter().any(|member| member.node == gone) {
         return false;
     }
-    let left: Vec<_> = members.iter().filter(|member| member.role == Role::Voter && member.node != gone).collect();
-    let answers = |member: &&&Member| member.node == me || member.heard_ms.is_some_and(|heard| heard <= SILENT_MS);
+    let left: Vec<_> = voters.iter().filter(|member| member.node != gone && rows.contains(&member.node)).collect();
+    let answers = |member: &&&&Member| member.node == me || member.heard_ms.is_some_and(|heard| heard <= SILENT_MS);
     left.iter().filter(answers).count() <= left.len() / 2
 }
 
@@ -356,10 +358,20 @@ mod tests {
     fn a_removal_that_would_stop_the_cluster_is_seen() {
         let (up, down) = (Some(10), Some(60_000));
         let three = [voter(1, None), voter(2, up), voter(3, down)];
-        assert!(!breaks_majority(3, 1, &three), "the one that is gone may go");
-        assert!(breaks_majority(2, 1, &three), "one of two that are left answers");
-        assert!(!breaks_majority(9, 1, &three), "who does not vote is not missed");
-        assert!(!breaks_majority(2, 1, &[voter(1, None), voter(2, down)]));
+        let rows = [1, 2, 3];
+        assert!(!breaks_majority(3, 1, &rows, &three), "the one that is gone may go");
+        assert!(breaks_majority(2, 1, &rows, &three), "one of two that are left answers");
+        assert!(!breaks_majority(9, 1, &rows, &three), "who does not vote is not missed");
+        assert!(!breaks_majority(2, 1, &rows, &[voter(1, None), voter(2, down)]));
+    }
+
+    #[test]
+    fn whoever_was_removed_a_moment_ago_is_not_left() {
+        let (up, down) = (Some(10), Some(60_000));
+        let four = [voter(1, None), voter(2, up), voter(3, up), voter(4, down)];
+        assert!(!breaks_majority(2, 1, &[1, 2, 3, 4], &four), "two of three that are left answer");
+        assert!(breaks_majority(3, 1, &[1, 3, 4], &four), "2 was removed, though Raft still has it");
+        assert!(!breaks_majority(4, 1, &[1, 3, 4], &four), "with the lost one gone, two of two answer");
     }
 
     #[test]

@@ -250,7 +250,9 @@ fn next<'a>(
     let row_of = |number: u64| rows.iter().find(|(known, _)| *known == number).map(|(_, row)| row);
     let member_of = |number: u64| members.iter().find(|member| member.node == number);
     row_of(me)?;
-    if let Some(gone) = members.iter().find(|member| member.node != me && row_of(member.node).is_none()) {
+    let gone = members.iter().filter(|member| member.node != me && row_of(member.node).is_none());
+    // The one that was silent for longest first: whoever answers may be needed until the others are gone.
+    if let Some(gone) = gone.max_by_key(|member| member.heard_ms.unwrap_or(u64::MAX)) {
         return Some(Step::Remove(gone.node));
     }
     let is_voter = |number: u64| member_of(number).is_some_and(|member| member.role == Role::Voter);
@@ -422,6 +424,21 @@ mod tests {
             Some(Step::Arrived(4)),
             "a leader that takes over goes on here"
         );
+    #[test]
+    fn of_several_that_were_removed_the_lost_ones_go_first() {
+        let voter = |node, heard_ms| Member { heard_ms, ..member(node, "a", Role::Voter) };
+        let rows = [row(1, "a"), row(3, "a"), row(5, "a")];
+        let lost = voter(5, Some(60_000));
+        for silence in [None, Some(60_000)] {
+            let five = [voter(1, None), voter(2, Some(10)), voter(3, Some(10)), voter(4, silence), lost.clone()];
+            assert_eq!(
+                next(1, &rows, &five, &|_| false, &|_| false),
+                Some(Step::Remove(4)),
+                "without 2 first, 1 and 3 would be two of four"
+            );
+        }
+    }
+
         let half = [voter(1), voter(2), member(4, "a", Role::Learner)];
         assert_eq!(next(1, &rows, &half, &none, &|_| false), None, "whoever was replaced is not added again");
         assert_eq!(next(1, &rows, &half, &settled, &|_| false), Some(Step::Promote(4)), "it lost its vote otherwise");
