@@ -204,6 +204,12 @@ impl App {
         self.outcomes.is_late()
     }
 
+    /// The state of this node stays as it is until this is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold_state(&self) -> impl Drop {
+        self.outcomes.hold()
+    }
+
     /// The node must stop, for this reason.
     pub fn fail(&self, why: &str) {
         self.failure.stop(why);

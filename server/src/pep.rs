@@ -30,6 +30,9 @@ use crate::record::{Facts, Receipt};
 use crate::refusal::Refusal;
 use crate::repeat::Mark;
 
+/// A term in which nobody leads: what is found in a state that lacks something is neither told nor committed.
+const NO_TERM: u64 = 0;
+
 /// Step 1's proof: who is calling.
 #[derive(Debug)]
 pub struct Caller {
@@ -137,7 +140,8 @@ async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
     let facts =
         RefCell::new(Facts::new(request.id, request.received, Some(request.source), api::channel(request.face)));
     if speaks_for_all(worker, request) {
-        let Some(term) = worker.app.barrier.node().settled_term() else {
+        let term = worker.app.barrier.node().settled_term();
+        let Some(term) = term.or(api::is_for_any_leader(request).then_some(NO_TERM)) else {
             return Ending::Elsewhere(Elsewhere::NotLeader);
         };
         facts.borrow_mut().term = Some(term);

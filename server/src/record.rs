@@ -331,6 +331,12 @@ impl Outcomes {
         self.append(&mut batch);
     }
 
+    /// As long as it is held, nothing that holds commands is applied.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> MutexGuard<'_, Batch> {
+        self.lock()
+    }
+
     /// Whether there is room for the records of one more entry: those that wait have to get into the file at some time.
     pub fn has_room(&self) -> bool {
         !self.is_late() || self.lock().size() <= WAITING_BYTES_MAX || self.flush()

@@ -77,6 +77,11 @@ pub fn is_open_status(request: &Request) -> bool {
     request.operation == Operation::Read
 }
 
+/// Whether the request is for the leader as such, whatever its state lacks: to let another one lead changes no row.
+pub fn is_for_any_leader(request: &Request) -> bool {
+    request.path == "sys/step-down" && request.operation == Operation::Update
+}
+
 /// Whether the request takes a use from a token with limited uses. A wrapping token that is unwrapped goes with its
 /// content, in the command that takes it out.
 pub fn counts_a_use(request: &Request, token: &Token) -> bool {

@@ -557,3 +557,44 @@ fn a_node_that_was_removed_and_leads_lets_another_lead_and_ends() {
         other.0.stop();
     }
 }
+
+/// A founder, and another one; both vote, and are as they shall stay.
+fn two_voters(folder: &Path) -> ((Running, String), Running) {
+    let one = founder(folder, "one");
+    let two = config(folder, "two");
+    join(&two, &token_of(&one, &json!({}))).unwrap();
+    let two = boot::start(two, None).unwrap();
+    until_voters(&one, 2);
+    until("it unsealed itself", || !two.app.barrier.is_sealed());
+    until("both know which start they are", || [&one.0, &two].iter().all(|node| node.app.cluster.has_incarnation()));
+    (one, two)
+}
+
+/// Lets the second one lead, whose state lacks what was committed before for as long as what is given back is held; with a
+/// join token that is not known there.
+fn lead_lacking_something<'a>(one: &(Running, String), two: &'a Running) -> (impl Drop + use<'a>, String) {
+    let held = two.app.hold_state();
+    let token = token_of(one, &json!({}));
+    assert_eq!(ask(one.0.app.config.listen.address, &one.1, "PUT", "sys/step-down", "{}").0, 204);
+    let node = two.app.barrier.node();
+    until("the second leads", || node.leads());
+    assert_eq!(node.settled_term(), None);
+    (held, token)
+}
+
+#[test]
+fn whoever_leads_and_lacks_something_steps_down_when_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = two_voters(folder.path());
+    for asked in [&two, &one.0] {
+        let (held, _) = lead_lacking_something(&one, &two);
+        let step_down = |token| ask(asked.app.config.listen.address, token, "PUT", "sys/step-down", "{}").0;
+        assert_eq!(step_down("nobody's"), 503, "who may ask is not known there yet");
+        assert_eq!(step_down(&one.1), 204);
+        until("the first one leads", || one.0.app.barrier.node().settled_term().is_some());
+        token_of(&one, &json!({}));
+        drop(held);
+    }
+    two.stop();
+    one.0.stop();
+}

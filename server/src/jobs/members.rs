@@ -37,6 +37,8 @@ const LEADER_AFTER: Duration = Duration::from_secs(1);
 const LAG_MAX: u64 = 1024;
 /// Silence after which it does not.
 const SILENT_MS: u64 = 1000;
+/// How long nobody must have led before a node stands that could not write: the others had their time.
+const LEADERLESS: Duration = Duration::from_secs(3);
 /// How long a node must have led before it says of another one that it never came up: whoever led before may have heard it.
 const LED_MIN: Duration = Duration::from_secs(10);
 
@@ -71,6 +73,9 @@ struct Memory {
     yield_after: Option<Instant>,
     greet_after: Option<Instant>,
     recover_after: Option<Instant>,
+    audit_after: Option<Instant>,
+    /// When a leader was last known.
+    led: Option<Instant>,
     /// Whether this node came without a seal and waits for the state that holds it.
     waits_for_seal: bool,
     /// What Raft was told about standing for election.
@@ -153,18 +158,25 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
     }
 }
 
-/// A sealed node does not stand for election: it could not write. Nor does one that was removed and is still a member for
-/// Raft: only another leader can end that. One that leads lets another; one that hears of no leader asks the others whether
-/// it is done.
+/// A node that could not write does not stand for election: one that is sealed, whose disk is full, or whose audit is late.
+/// Nor does one that was removed and is still a member for Raft: only another leader can end that. One that leads lets
+/// another; one that was removed and hears of no leader asks the others whether it is done.
+///
+/// WHY: where all disks are full somebody has to lead nevertheless, or nobody could read.
 async fn may_lead(worker: &Worker, memory: &mut Memory, now: Instant) {
     let node = worker.app.barrier.node();
+    let (leads, leader) = (node.leads(), node.leadership().borrow().leader);
+    if leader.is_some() || memory.led.is_none() {
+        memory.led = Some(now);
+    }
+    let is_led = memory.led.is_some_and(|led| now - led < LEADERLESS);
     let is_gone = rows::is_gone(worker.reader(), worker.app.cluster.number()).unwrap_or(false);
-    let may = node.is_alone() || !(worker.app.barrier.is_sealed() || is_gone);
+    let is_sealed = worker.app.barrier.is_sealed();
+    let may = node.is_alone() || !(is_sealed || is_gone || (has_no_space(worker, memory, now) && is_led));
     if memory.may_lead != Some(may) {
         node.campaign(may);
         memory.may_lead = Some(may);
     }
-    let (leads, leader) = (node.leads(), node.leadership().borrow().leader);
     if is_gone && leader.is_none() && memory.greet_after.is_none_or(|after| now >= after) {
         memory.greet_after = Some(now + LEADER_AFTER);
         node.greet();
@@ -173,11 +185,21 @@ async fn may_lead(worker: &Worker, memory: &mut Memory, now: Instant) {
         memory.yield_after = Some(now + AGAIN_AFTER);
         if let Err(error) = node.hand_over(None).await {
             tracing::warn!(
-                error = %error, is_gone,
-                "this node leads and is sealed, or was removed, and no other one can take over"
+                error = %error, is_sealed, is_gone,
+                "this node leads and is sealed, was removed, or has no space, and no other one can take over"
             );
         }
     }
+}
+
+/// Whether this node would refuse writes for want of space, for its state or its audit.
+fn has_no_space(worker: &Worker, memory: &mut Memory, now: Instant) -> bool {
+    let app = &worker.app;
+    if app.audit_is_late() && memory.audit_after.is_none_or(|after| now >= after) {
+        memory.audit_after = Some(now + LEADER_AFTER);
+        drop(app.audit_ready()); // nobody else may try, where nothing is written
+    }
+    app.audit_is_late() || app.barrier.node().status().disk_full
 }
 
 /// Takes the next step towards what the rows say, if there is one.
@@ -403,6 +425,21 @@ mod tests {
     }
 
     #[test]
+    fn of_several_that_were_removed_the_lost_ones_go_first() {
+        let voter = |node, heard_ms| Member { heard_ms, ..member(node, "a", Role::Voter) };
+        let rows = [row(1, "a"), row(3, "a"), row(5, "a")];
+        let lost = voter(5, Some(60_000));
+        for silence in [None, Some(60_000)] {
+            let five = [voter(1, None), voter(2, Some(10)), voter(3, Some(10)), voter(4, silence), lost.clone()];
+            assert_eq!(
+                next(1, &rows, &five, &|_| false, &|_| false),
+                Some(Step::Remove(4)),
+                "without 2 first, 1 and 3 would be two of four"
+            );
+        }
+    }
+
+    #[test]
     fn a_member_is_replaced_in_one_step_and_does_not_come_back() {
         let voter = |node| member(node, "a", Role::Voter);
         let new = |node, old| (node, NodeRow { replaces: Some(old), ..row(node, "a").1 });
@@ -424,21 +461,6 @@ mod tests {
             Some(Step::Arrived(4)),
             "a leader that takes over goes on here"
         );
-    #[test]
-    fn of_several_that_were_removed_the_lost_ones_go_first() {
-        let voter = |node, heard_ms| Member { heard_ms, ..member(node, "a", Role::Voter) };
-        let rows = [row(1, "a"), row(3, "a"), row(5, "a")];
-        let lost = voter(5, Some(60_000));
-        for silence in [None, Some(60_000)] {
-            let five = [voter(1, None), voter(2, Some(10)), voter(3, Some(10)), voter(4, silence), lost.clone()];
-            assert_eq!(
-                next(1, &rows, &five, &|_| false, &|_| false),
-                Some(Step::Remove(4)),
-                "without 2 first, 1 and 3 would be two of four"
-            );
-        }
-    }
-
         let half = [voter(1), voter(2), member(4, "a", Role::Learner)];
         assert_eq!(next(1, &rows, &half, &none, &|_| false), None, "whoever was replaced is not added again");
         assert_eq!(next(1, &rows, &half, &settled, &|_| false), Some(Step::Promote(4)), "it lost its vote otherwise");
