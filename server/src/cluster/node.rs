@@ -42,8 +42,9 @@ const KNOCKS_MAX: usize = 64;
 const WRONG_PER_MINUTE_MAX: u32 = 10;
 /// Addresses whose wrong tries are remembered.
 const SOURCES_MAX: usize = 1024;
-/// Starts before this one that are remembered because they did not hear which incarnation they are.
-const STARTS_MAX: usize = 16;
+/// Starts before this one that are remembered because they did not hear which incarnation they are. WHY: any of them may be
+/// the one that its row names, and a node is started again and again while nobody leads. All of them fit into one request.
+const STARTS_MAX: usize = 1024;
 /// Nodes whose newest incarnation is remembered.
 const SHOWN_MAX: usize = 1024;
 /// How often it is said that a member is of another cluster now.
@@ -585,7 +586,14 @@ const FILE: &str = "cluster.json";
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
+    use crate::cluster::authority::Authority;
+    use crate::cluster::certificate::Applicant;
+    use crate::cluster::rows::NodeRow;
+    use crate::cluster::wire::{self, Renew};
 
     #[test]
     fn an_earlier_start_than_one_that_was_seen_is_a_copy() {
@@ -602,6 +610,38 @@ mod tests {
         assert!(!shows(2, 5) && !shows(2, 4));
         assert!(shows(2, 6) && shows(2, 7));
         assert!(cluster.refuse_older(None).is_err());
+    }
+
+    #[test]
+    fn a_start_whose_answer_was_lost_is_known_after_many_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { data: folder.path().to_owned(), ..Config::default() };
+        let entropy = keyward_model::SeededEntropy::new(1);
+        let identity = Identity::of_folder(folder.path(), &entropy).unwrap();
+        let start = || Cluster::of_folder(&config, &identity, &entropy).unwrap();
+        let first = start();
+        let (authority, applicant) = (Authority::generate(Id([7; 16]), 0).unwrap(), Applicant::new().unwrap());
+        let leaf = authority.issue(applicant.csr(), first.subject(Id([7; 16])), 0).unwrap();
+        let (file, trusted) = (applicant.file(&leaf), [authority.certificate().clone()]);
+        let csr = STANDARD.encode(applicant.csr());
+        first.establish(applicant.receive(leaf, trusted[0].clone()).unwrap(), &trusted, &file).unwrap();
+
+        // The leader gave it the next incarnation, and died with the answer.
+        let (incarnation, start_of_first, _) = first.asks_with().unwrap();
+        let row = NodeRow { incarnation: incarnation + 1, start: start_of_first, ..NodeRow::sample(1, "h:1") };
+        for starts in 1..=20 {
+            let (incarnation, start, before) = start().asks_with().unwrap();
+            let next = row.incarnation_for(incarnation, start.as_deref(), &before);
+            assert_eq!(next, Some(row.incarnation + 1), "{starts}");
+        }
+        // A copy from before all of them says none of what they drew.
+        assert_eq!(row.incarnation_for(incarnation, Some("other"), &[]), None);
+        // All that can be remembered fits into one request.
+        File::change(&first.folder, |file| file.starts = vec!["d".repeat(32); STARTS_MAX + 1]).unwrap();
+        let (incarnation, start, before) = start().asks_with().unwrap();
+        let place = Place { name: "n".repeat(64), node_address: "h".repeat(256), api_address: "h".repeat(512) };
+        let trusts = vec!["t".repeat(64); 4];
+        wire::Request::renew(&Renew { csr, trusts, incarnation, start, before, place }).unwrap();
     }
 
     #[test]
