@@ -116,9 +116,11 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
 /// What the leader gives the member `number` that says `said`: a certificate over the key in `csr`.
 ///
 /// # Errors
-/// A request that is none, sealed, or nothing can be written.
+/// A request that is none, sealed, the newest state is not known here, or nothing can be written.
 pub async fn issue(worker: &Worker, number: u64, csr: &[u8], said: &Renew) -> Result<Issuing, Refusal> {
     let app = &worker.app;
+    // A leader that was just elected may lack what was committed before: it would call a member a copy, which then ends.
+    app.barrier.node().read_point().await.map_err(|_| Refusal::NotLeader)?;
     let Some(row) = rows::node(worker.reader(), number)? else { return Ok(Issuing::Stranger) };
     let Some(incarnation) = row.incarnation_for(said.incarnation, said.start.as_deref(), &said.before) else {
         return Ok(Issuing::Copied);

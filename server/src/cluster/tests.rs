@@ -11,15 +11,17 @@ use super::certificate::Held;
 use super::dialer::dial;
 use super::join::guest::{self, JoinError};
 use super::recovery::offline::Stopped;
+use super::renewal;
 use super::tls::{Lane, Trust};
 use super::token::JoinToken;
-use super::wire::Why;
+use super::wire::{Renew, Why};
 use crate::app::Worker;
 use crate::barrier::Columns;
 use crate::boot::{self, Running, tests::ask};
 use crate::clock::{OsEntropy, SystemClock};
 use crate::config::{Config, Listen, Tls};
 use crate::record::Facts;
+use crate::refusal::Refusal;
 
 /// Turns of 50 ms that something may take.
 const TURNS_MAX: usize = 1200;
@@ -595,6 +597,36 @@ fn whoever_leads_and_lacks_something_steps_down_when_told() {
         token_of(&one, &json!({}));
         drop(held);
     }
+    two.stop();
+    one.0.stop();
+}
+
+#[test]
+fn whoever_leads_and_lacks_something_refuses_nobody_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = two_voters(folder.path());
+    let number = one.0.app.cluster.number();
+    let (held, token) = lead_lacking_something(&one, &two);
+    let three = config(folder.path(), "three");
+    std::thread::scope(|scope| {
+        let joining = scope.spawn(|| join(&three, &token));
+        // A member whose last start is not known there yet.
+        let issued = boot::on_this_thread(&two.app, async |worker| {
+            let said = Renew {
+                csr: String::new(),
+                trusts: Vec::new(),
+                incarnation: one.0.app.cluster.incarnation() + 1,
+                start: None,
+                before: Vec::new(),
+                place: one.0.app.cluster.place(String::new()).unwrap(),
+            };
+            Ok(renewal::issue(&worker, number, &[], &said).await)
+        });
+        assert!(matches!(issued.unwrap(), Err(Refusal::NotLeader)));
+        assert!(!joining.is_finished(), "it asks again");
+        drop(held);
+        joining.join().unwrap().unwrap();
+    });
     two.stop();
     one.0.stop();
 }

@@ -1,8 +1,9 @@
 //! The cluster's side: lets a node in for a token on the join lane, and gives members new certificates on theirs.
 //!
-//! In this order: who leads, how often this address was wrong lately, the token's proof; only then is anything parsed,
-//! signed or written. What makes the node a member is one command: it finds the token's row and notes in it whom it let in, so
-//! that of two nodes with one token one comes in. That one may come again until it was heard of, since answers get lost.
+//! In this order: who leads, how often this address was wrong lately, whether this state is the newest, the token's proof;
+//! only then is anything parsed, signed or written. What makes the node a member is one command: it finds the token's row and
+//! notes in it whom it let in, so that of two nodes with one token one comes in. That one may come again until it was heard of,
+//! since answers get lost.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -123,6 +124,7 @@ fn busy(refusal: &Refusal) -> Answer {
             Answer::refused(Why::Busy, "an error of the server; its log says which")
         }
         Refusal::Unavailable(text) => Answer::refused(Why::Busy, text.clone()),
+        Refusal::NotLeader => Answer::refused(Why::Busy, "no node leads that has the newest state; try again"),
         _ => Answer::refused(Why::Busy, "the node that leads cannot write now; try again"),
     }
 }
@@ -130,6 +132,8 @@ fn busy(refusal: &Refusal) -> Answer {
 async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &Facts) -> Result<Answer, Refusal> {
     let app = &worker.app;
     let keys = app.barrier.keyring()?;
+    // Whoever is refused may take it as final, and a leader that was just elected may lack what was committed before.
+    app.barrier.node().read_point().await.map_err(|_| Refusal::NotLeader)?;
     let (token, now) = (presented.token, app.barrier.now());
     let Some(row) = rows::token(worker.reader(), token)? else { return Ok(unknown_token()) };
     let key = ProofKey::of_row(&row, token, keys.domain(), &keys.root)
