@@ -306,7 +306,7 @@ impl Worker {
     /// # Errors
     /// Sealed, or the row cannot be read.
     pub fn session_by_key(&self, key: &[u8; 32]) -> Result<Option<Arc<Session>>, Refusal> {
-        let now = self.app.barrier.now();
+        let now = self.app.barrier.judged_at();
         let (session, generation) = self.opened_token(key)?;
         let Some(session) = session else { return Ok(None) };
         let ended = session.token.uses < 0 || session.token.is_expired(now);
@@ -365,7 +365,7 @@ impl Worker {
     /// Sealed, or a row cannot be read.
     pub fn acl(&self, session: &Session) -> Result<Arc<(u64, Acl)>, Refusal> {
         let tables = self.tables()?;
-        let now = self.app.barrier.now();
+        let now = self.app.barrier.judged_at();
         let fresh = |compiled: &Arc<(u64, Acl)>| {
             compiled.0 == tables.policies_generation && compiled.1.good_until().is_none_or(|until| now < until)
         };

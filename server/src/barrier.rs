@@ -58,8 +58,7 @@ pub struct Generations {
     repeats: Mutex<Remembered>,
 }
 
-/// How far the stamps of other nodes are followed before this node's clock, in seconds: as far as clocks of members may
-/// differ when they join.
+/// How far stamps are followed before this node's clock, in seconds: as far as clocks of members may differ when they join.
 const AHEAD_MAX_S: i64 = 300;
 
 /// Proof that a command with its audit intent is committed and applied. Only [`Barrier::write`] makes one.
@@ -85,7 +84,7 @@ struct Pipeline {
     stale: bool,
     /// The next number of a version blob; `None` until read from the database.
     next_blob: Option<u64>,
-    /// The newest stamp given out: time does not go back within the log.
+    /// The newest stamp given out, also by commands that are not in the state yet.
     last: Timestamp,
 }
 
@@ -147,7 +146,7 @@ impl Barrier {
         &self.node
     }
 
-    /// The clock.
+    /// The clock. Rows that have a time are judged by [`Barrier::judged_at`].
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -341,9 +340,12 @@ impl Barrier {
         }
     }
 
-    /// The newest stamp in the state, as far as it counts: a clock that was far ahead must not be right for ever.
-    pub fn newest_stamp(&self) -> Timestamp {
-        self.generations.newest().min(self.clock.now().plus_seconds(AHEAD_MAX_S))
+    /// The moment by which rows are judged that have a time: whether a token has ended, whether a version's deletion is due.
+    /// This node's clock, or the newest stamp of the state where that lies ahead: what had ended when the newest write was
+    /// decided has ended for whoever reads that write. By more than [`AHEAD_MAX_S`] no stamp is followed. So what takes effect
+    /// at once must not lean on its stamp: it says that it is done (`Deletion::Done`, `Token::REVOKED`, a row that is gone).
+    pub fn judged_at(&self) -> Timestamp {
+        following(self.generations.newest(), self.clock.now())
     }
 
     fn prepare(&self, pipeline: &mut Pipeline, reader: &Reader) -> Result<(StateSum, Timestamp), Refusal> {
@@ -354,7 +356,7 @@ impl Barrier {
         if pipeline.next_blob.is_none() {
             pipeline.next_blob = Some(reader.meta().map_err(storage)?.last_version + 1);
         }
-        pipeline.last = self.clock.now().max(pipeline.last).max(self.newest_stamp());
+        pipeline.last = pipeline.last.max(self.judged_at());
         Ok((before, pipeline.last))
     }
 
@@ -700,6 +702,12 @@ impl Draft<'_> {
     }
 }
 
+/// The time after a stamp, by a node's clock: not before the stamp, so that time does not go back within the log, unless the
+/// stamp lies ahead by more than [`AHEAD_MAX_S`].
+fn following(stamp: Timestamp, clock: Timestamp) -> Timestamp {
+    clock.max(stamp.min(clock.plus_seconds(AHEAD_MAX_S)))
+}
+
 impl Generations {
     fn counter(&self, table: Table) -> Option<&AtomicU64> {
         match table {
@@ -794,3 +802,6 @@ fn submit(error: &SubmitError) -> Refusal {
         SubmitError::Unknown => Refusal::OutcomeUnknown,
     }
 }
+
+#[cfg(test)]
+mod tests;

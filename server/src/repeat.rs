@@ -130,7 +130,7 @@ impl Mark {
         }
         let Some(mark) = Self::of(request, caller, &*barrier.keyring()?) else { return Ok((None, None)) };
         let found = barrier.read(worker.reader(), Table::Repeats, mark.key())?;
-        let done = found.map(|opened| mark.judge(&opened, barrier.now())).transpose()?.flatten();
+        let done = found.map(|opened| mark.judge(&opened, barrier.judged_at())).transpose()?.flatten();
         Ok((Some(mark), done))
     }
 

@@ -93,7 +93,7 @@ async fn join_token(context: &Context<'_>) -> Result<Answer, Refusal> {
     let mut addresses = vec![app.cluster.address()?];
     addresses.extend(rows::nodes(context.reader())?.into_iter().map(|(_, row)| row.node_address));
     addresses = unique(addresses);
-    let (entropy, expires) = (app.barrier.entropy(), app.barrier.now().plus_seconds(ttl_s));
+    let (entropy, expires) = (app.barrier.entropy(), app.barrier.judged_at().plus_seconds(ttl_s));
     let token =
         JoinToken::draw(installation.cluster, fingerprint(&trust.issuer()), addresses.clone(), expires, name, entropy);
     let row = TokenRow { replaces, ..token.to_row(keys.domain(), &keys.root, entropy) };

@@ -258,7 +258,7 @@ fn read(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
     let keys = context.keys()?;
     let found = find(context, &keys, path)?.ok_or(Refusal::Absent)?;
     let record = &found.record;
-    let answer = match record.resolve(selector, context.request.received) {
+    let answer = match record.resolve(selector, context.worker.app.barrier.judged_at()) {
         Resolution::Live(version) => {
             context.note(|facts| facts.version = Some(version.number));
             let value = value_of(context, &keys, &found, version)?;
@@ -287,7 +287,7 @@ fn read_subkeys(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
     let keys = context.keys()?;
     let found = find(context, &keys, path)?.ok_or(Refusal::Absent)?;
     let mut out = Vec::new();
-    let answer = match found.record.resolve(selector, context.request.received) {
+    let answer = match found.record.resolve(selector, context.worker.app.barrier.judged_at()) {
         Resolution::Live(version) => {
             let value = value_of(context, &keys, &found, version)?;
             let tree = subkeys::of(value.expose(), depth).map_err(|error| Refusal::internal(error.to_string()))?;

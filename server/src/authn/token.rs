@@ -104,6 +104,10 @@ impl Token {
         }
     }
 
+    /// When a token ended that was revoked and still has its row: before every moment, since the stamp of the revocation may
+    /// lie ahead of the clock that the token is judged by.
+    pub const REVOKED: Timestamp = Timestamp(0);
+
     /// Whether it carries the root policy.
     pub fn is_root(&self) -> bool {
         self.policies.iter().any(|policy| policy == "root")

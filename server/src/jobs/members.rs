@@ -224,7 +224,7 @@ async fn reconcile(worker: &Worker, memory: &mut Memory) -> Result<(), String> {
     note_keeping_up(&members, committed, &mut memory.keeping_up);
     let settle = Duration::from_secs(app.config.cluster.settle_s);
     let settled = |number| memory.keeping_up.get(&number).is_some_and(|since| since.elapsed() >= settle);
-    let (now, arrive_s) = (app.barrier.now(), app.config.cluster.arrive_s);
+    let (now, arrive_s) = (app.barrier.judged_at(), app.config.cluster.arrive_s);
     let overdue = |row: &NodeRow| leads_since.elapsed() >= LED_MIN && row.is_overdue(now, arrive_s);
     let Some(step) = next(app.cluster.number(), &rows, &members, &settled, &overdue) else { return Ok(()) };
     let changed = match step {
@@ -369,7 +369,7 @@ async fn forget_expired(worker: &Worker) -> Result<(), Refusal> {
     if barrier.is_sealed() {
         return Ok(());
     }
-    let expired = rows::expired_tokens(worker.reader(), barrier.now())?;
+    let expired = rows::expired_tokens(worker.reader(), barrier.judged_at())?;
     if expired.is_empty() {
         return Ok(());
     }

@@ -27,7 +27,7 @@ pub async fn reap(worker: &Worker, limit: usize) -> Result<usize, Refusal> {
     if barrier.is_sealed() {
         return Ok(0);
     }
-    let due = worker.reader().due(Table::Tokens, barrier.now().0, limit).map_err(storage)?;
+    let due = worker.reader().due(Table::Tokens, barrier.judged_at().0, limit).map_err(storage)?;
     if due.is_empty() {
         return Ok(0);
     }

@@ -21,9 +21,7 @@ const WAIT_S: i64 = 60;
 /// # Errors
 /// No audit record can be written, a row cannot be read, or nothing can be written.
 pub async fn forget(worker: &Worker) -> Result<usize, Refusal> {
-    // The clock that they were stamped by: of the newest write, where that was on a node whose clock goes before.
-    let barrier = &worker.app.barrier;
-    let now = barrier.now().max(barrier.newest_stamp());
+    let now = worker.app.barrier.judged_at();
     let due = worker.reader().due(Table::Repeats, now.0, ROWS_MAX).map_err(storage)?;
     let waited = due.first().and_then(|row| row.due).is_some_and(|due| due <= now.plus_seconds(-WAIT_S).0);
     if !waited && due.len() < ROWS_MAX {

@@ -52,7 +52,7 @@ pub(super) fn value(context: &Context<'_>, call: &Call, pick: &Pick, key: Option
 /// No such secret.
 pub(super) fn show(context: &Context<'_>, call: &Call, view: View) -> Result<Answer, Refusal> {
     let record = find(context, call)?.record;
-    let now = context.request.received;
+    let now = context.worker.app.barrier.judged_at();
     let id = record.id.to_uuid();
     let body = match view {
         View::Secret => json!({
@@ -149,13 +149,14 @@ fn resolve<'a>(context: &Context<'_>, record: &'a SecretRecord, pick: &Pick) -> 
         Pick::Version(number) => Selector::Version(*number),
         Pick::Alias(name) => Selector::Alias(name),
     };
+    let now = context.worker.app.barrier.judged_at();
     let note = |version: &Version| {
         context.note(|facts| {
             facts.version = Some(version.number);
-            facts.version_status = Some(version.status_at(context.request.received).name());
+            facts.version_status = Some(version.status_at(now).name());
         });
     };
-    let problem = match record.resolve(selector, context.request.received) {
+    let problem = match record.resolve(selector, now) {
         Resolution::Live(version) => {
             note(version);
             let named = match pick {
@@ -193,7 +194,7 @@ fn described(version: &Version, now: Timestamp) -> Value {
             out[name] = json!(moment(at));
         }
     };
-    add(if version.is_deleted(now) { "deletedAt" } else { "deleteAfter" }, version.deletion_time);
+    add(if version.is_deleted(now) { "deletedAt" } else { "deleteAfter" }, version.deletion.time());
     add("disableAfter", version.disable_after);
     add("disabledAt", version.disabled_at);
     out

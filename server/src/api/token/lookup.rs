@@ -40,7 +40,7 @@ pub(super) fn lookup_accessor(context: &Context<'_>) -> Result<Answer, Refusal> 
 pub(super) fn accessors(context: &Context<'_>) -> Result<Answer, Refusal> {
     context.note(|facts| facts.set(EventKind::Listed, "list", "token"));
     let keys = context.keys()?;
-    let now = context.worker.app.barrier.now();
+    let now = context.worker.app.barrier.judged_at();
     let mut accessors = Vec::new();
     let mut after: Option<Vec<u8>> = None;
     loop {
@@ -68,7 +68,7 @@ fn own(context: &Context<'_>) -> Result<Answer, Refusal> {
 
 fn answer(context: &Context<'_>, token: &Token, shown: &str, declared: &[&str]) -> Result<Answer, Refusal> {
     context.note(|facts| facts.set(EventKind::TokenRead, "read", "token"));
-    let data = describe(token, shown, context.worker.app.barrier.now());
+    let data = describe(token, shown, context.worker.app.barrier.judged_at());
     Ok(context.with_parameter_warnings(Answer::data(&data), declared, &[]))
 }
 

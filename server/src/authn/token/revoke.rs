@@ -6,7 +6,7 @@
 
 use keyward_model::Table;
 
-use super::{get, put};
+use super::{Token, get, put};
 use crate::barrier::Draft;
 use crate::engine::tree::Tree;
 use crate::refusal::Refusal;
@@ -24,7 +24,7 @@ pub fn revoke_tree(draft: &mut Draft<'_>, key: &[u8; 32]) -> Result<(), Refusal>
     if !revoke_some(draft, key, &mut left)?
         && let Some((mut token, parent)) = get(draft, key)?
     {
-        token.expires = Some(draft.now());
+        token.expires = Some(Token::REVOKED);
         put(draft, key, &token, &parent)?;
     }
     Ok(())

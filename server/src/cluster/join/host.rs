@@ -142,7 +142,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
         return Ok(unknown_token());
     }
     // From here on it is somebody whom an operator trusts.
-    if row.expires <= now {
+    if row.expires <= app.barrier.judged_at() {
         let text =
             format!("the join token ended at {}: make a new one with `keyward operator join-token`", row.expires);
         return Ok(Answer::refused(Why::Expired, text));

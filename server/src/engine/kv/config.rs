@@ -3,7 +3,7 @@
 use keyward_model::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{KvError, SecretRecord};
+use super::{Deletion, KvError, SecretRecord};
 use crate::http::fields::Params;
 
 /// Versions kept where neither mount nor key says how many.
@@ -75,12 +75,12 @@ impl KvConfig {
 
     /// When a version of `record` that is written or undeleted at `now` will be deleted: after the smaller of the two
     /// durations that are set, and never if the mount switches it off.
-    pub(super) fn deletion_time(&self, record: &SecretRecord, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn deletion(&self, record: &SecretRecord, now: Timestamp) -> Deletion {
         if self.delete_version_after < 0 {
-            return None;
+            return Deletion::None;
         }
         let set = [self.delete_version_after, record.delete_version_after].into_iter().filter(|seconds| *seconds > 0);
-        set.min().map(|seconds| now.plus_seconds(seconds))
+        set.min().map_or(Deletion::None, |seconds| Deletion::Due(now.plus_seconds(seconds)))
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
             let mut record = SecretRecord::new(Id::ZERO, Timestamp(0));
             record.delete_version_after = key;
             let expected = after.map(|s| Timestamp(1).plus_seconds(s));
-            assert_eq!(config.deletion_time(&record, Timestamp(1)), expected);
+            assert_eq!(config.deletion(&record, Timestamp(1)).time(), expected);
         }
     }
 }

@@ -23,7 +23,7 @@ pub mod subkeys;
 pub use config::{ConfigChange, KvConfig};
 pub use lifecycle::{ALIASES_MAX, Demote, Disable, Expected, LifecycleError, Scope, is_alias};
 pub use metadata::{CustomMetadata, MetadataChange, Verb};
-pub use record::{Aliases, Pointer, RecordError, Resolution, SecretRecord, Selector, Status, Version};
+pub use record::{Aliases, Deletion, Pointer, RecordError, Resolution, SecretRecord, Selector, Status, Version};
 pub use versions::{NewVersion, Written, cas_parameter};
 
 use crate::http::fields::FieldError;

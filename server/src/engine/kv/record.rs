@@ -6,7 +6,9 @@ use keyward_model::{Id, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// The first byte of an encoded record. It changes with the layout.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The layout before: [`Deletion`] was an optional moment, whose bytes are those of `None` and `Due`.
+const FORMAT_WITHOUT_DONE: u8 = 1;
 
 /// Everything about a secret but its values.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -48,8 +50,8 @@ pub struct Version {
     pub blob: u64,
     /// When it was written.
     pub created: Timestamp,
-    /// From when on it counts as deleted; may lie ahead.
-    pub deletion_time: Option<Timestamp>,
+    /// Whether it is soft-deleted.
+    pub deletion: Deletion,
     /// Where it is in its life.
     pub status: Status,
     /// Of a `PREVIOUS` version: when it turns `DISABLED`.
@@ -58,6 +60,18 @@ pub struct Version {
     pub disabled_at: Option<Timestamp>,
     /// Who wrote it, where the caller wanted that kept.
     pub created_by: Option<Box<str>>,
+}
+
+/// Whether a version is soft-deleted. What somebody deleted is so from the commit on: the stamp of that may lie ahead of the
+/// clock that a read is judged by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Deletion {
+    /// It is not.
+    None,
+    /// It is from this moment on, which may lie ahead.
+    Due(Timestamp),
+    /// It is, whatever a clock says; since this moment.
+    Done(Timestamp),
 }
 
 /// Where a version is in its life. Soft deletion is a mark beside it.
@@ -172,7 +186,7 @@ impl SecretRecord {
     /// [`RecordError`]
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         match bytes {
-            [FORMAT, body @ ..] => match postcard::take_from_bytes(body) {
+            [FORMAT | FORMAT_WITHOUT_DONE, body @ ..] => match postcard::take_from_bytes(body) {
                 Ok((record, [])) => Ok(record),
                 _ => Err(RecordError::Malformed),
             },
@@ -233,7 +247,11 @@ impl SecretRecord {
 impl Version {
     /// Whether it counts as soft-deleted at `now`.
     pub fn is_deleted(&self, now: Timestamp) -> bool {
-        self.deletion_time.is_some_and(|deleted| deleted <= now)
+        match self.deletion {
+            Deletion::None => false,
+            Deletion::Due(at) => at <= now,
+            Deletion::Done(_) => true,
+        }
     }
 
     /// The status at `now`: a `PREVIOUS` version whose time has run out is `DISABLED`.
@@ -241,6 +259,16 @@ impl Version {
         match self.status {
             Status::Previous if self.disable_after.is_some_and(|end| end <= now) => Status::Disabled,
             status => status,
+        }
+    }
+}
+
+impl Deletion {
+    /// Since when, or from when on, it is.
+    pub const fn time(self) -> Option<Timestamp> {
+        match self {
+            Self::None => None,
+            Self::Due(at) | Self::Done(at) => Some(at),
         }
     }
 }
@@ -299,7 +327,7 @@ mod tests {
             number,
             blob: 100 + number,
             created: Timestamp(1_700_000_000_123_456_789),
-            deletion_time: None,
+            deletion: Deletion::None,
             status,
             disable_after: None,
             disabled_at: None,
@@ -336,12 +364,35 @@ mod tests {
         assert_eq!(SecretRecord::decode(&long), Err(RecordError::Malformed));
     }
 
+    /// A version as it was laid out when its deletion was an optional moment.
+    #[derive(Serialize)]
+    struct Before {
+        number: u64,
+        blob: u64,
+        created: Timestamp,
+        deletion_time: Option<Timestamp>,
+    }
+
+    #[test]
+    fn a_deletion_is_read_from_the_layout_before() {
+        let at = Timestamp(1_700_000_000_123_456_789);
+        for (deletion_time, deletion) in [(None, Deletion::None), (Some(at), Deletion::Due(at))] {
+            let version = Version { deletion, ..version(3, Status::Pending) };
+            let before = Before { number: 3, blob: version.blob, created: version.created, deletion_time };
+            let (now, before) = (postcard::to_allocvec(&version).unwrap(), postcard::to_allocvec(&before).unwrap());
+            assert!(now.starts_with(&before), "{deletion:?}");
+        }
+        let mut encoded = record().encode().unwrap();
+        encoded[0] = FORMAT_WITHOUT_DONE;
+        assert_eq!(SecretRecord::decode(&encoded), Ok(record()));
+    }
+
     #[test]
     fn selectors_lead_to_versions() {
         let mut record = record();
         let (before, after) = (Timestamp(99), Timestamp(100));
         record.version_mut(4).unwrap().disable_after = Some(after);
-        record.version_mut(5).unwrap().deletion_time = Some(after);
+        record.version_mut(5).unwrap().deletion = Deletion::Due(after);
         let number = |selector, now| match record.resolve(selector, now) {
             Resolution::Live(v) => format!("live {}", v.number),
             Resolution::Deleted(v) => format!("deleted {}", v.number),

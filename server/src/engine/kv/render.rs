@@ -17,7 +17,7 @@ pub fn version(out: &mut Vec<u8>, version: &Version, record: &SecretRecord) {
     out.extend_from_slice(b",\"custom_metadata\":");
     custom_metadata(out, &record.custom_metadata);
     out.extend_from_slice(b",\"deletion_time\":");
-    time(out, version.deletion_time);
+    time(out, version.deletion.time());
     out.extend_from_slice(b",\"destroyed\":");
     bool(out, version.status == Status::Destroyed);
     out.extend_from_slice(b",\"version\":");
@@ -74,7 +74,7 @@ pub fn metadata(out: &mut Vec<u8>, record: &SecretRecord) {
         out.extend_from_slice(b":{\"created_time\":");
         time(out, Some(version.created));
         out.extend_from_slice(b",\"deletion_time\":");
-        time(out, version.deletion_time);
+        time(out, version.deletion.time());
         out.extend_from_slice(b",\"destroyed\":");
         bool(out, version.status == Status::Destroyed);
         out.push(b'}');

@@ -245,7 +245,7 @@ proptest! {
             let theirs = vault.step(op, run.blob + 1, seconds);
             prop_assert_eq!(run.step(op), theirs);
             let ours = run.record.versions.iter().map(|v| {
-                let deletion = v.deletion_time.map(|at| (at.0 - start.0) / 1_000_000_000);
+                let deletion = v.deletion.time().map(|at| (at.0 - start.0) / 1_000_000_000);
                 (i64::try_from(v.number).unwrap(), (v.blob, deletion, v.status == Status::Destroyed))
             });
             prop_assert_eq!(ours.collect::<BTreeMap<_, _>>(), vault.versions.clone());

@@ -2,7 +2,7 @@
 
 use keyward_model::Timestamp;
 
-use super::{KvConfig, KvError, SecretRecord, Status, Version};
+use super::{Deletion, KvConfig, KvError, SecretRecord, Status, Version};
 use crate::http::fields::weak_int;
 use crate::http::json::Raw;
 
@@ -71,7 +71,7 @@ impl SecretRecord {
             number,
             blob: new.blob,
             created: now,
-            deletion_time: config.deletion_time(self, now),
+            deletion: config.deletion(self, now),
             status: Status::Pending,
             disable_after: None,
             disabled_at: None,
@@ -141,25 +141,28 @@ impl SecretRecord {
     }
 
     /// Soft-deletes versions. Unknown, destroyed and already deleted ones are passed over; a deletion that lies ahead
-    /// is brought forward. Says whether anything changed.
+    /// is brought forward, one that was due by now is done since then. Says whether anything changed.
     pub fn delete(&mut self, numbers: &[i64], now: Timestamp) -> bool {
         self.each(numbers, |version| {
-            let change = version.status != Status::Destroyed && !version.is_deleted(now);
-            if change {
-                version.deletion_time = Some(now);
-            }
-            change
+            let since = match version.deletion {
+                _ if version.status == Status::Destroyed => return false,
+                Deletion::Done(_) => return false,
+                Deletion::Due(at) => at.min(now),
+                Deletion::None => now,
+            };
+            version.deletion = Deletion::Done(since);
+            true
         })
     }
 
     /// Takes back the deletion of versions, and sets the one that `delete_version_after` demands from now on, on live
     /// versions, too. Unknown and destroyed ones are passed over. Says whether anything changed.
     pub fn undelete(&mut self, config: &KvConfig, numbers: &[i64], now: Timestamp) -> bool {
-        let deletion_time = config.deletion_time(self, now);
+        let deletion = config.deletion(self, now);
         self.each(numbers, |version| {
-            let change = version.status != Status::Destroyed && version.deletion_time != deletion_time;
+            let change = version.status != Status::Destroyed && version.deletion != deletion;
             if change {
-                version.deletion_time = deletion_time;
+                version.deletion = deletion;
             }
             change
         })

@@ -2,7 +2,7 @@ use keyward_model::Secret;
 
 use super::*;
 use crate::authn::token::{Token, TokenKind};
-use crate::testing::on_a_node;
+use crate::testing::{ask, on_a_node};
 
 fn key(worker: &Worker, name: &str) -> [u8; 32] {
     token::key_of(&worker.app.barrier.keyring().unwrap(), name)
@@ -68,6 +68,22 @@ fn a_large_family_ends_at_once_and_goes_in_steps() {
         assert_eq!(worker.reader().count(Table::Tokens).unwrap(), 1);
         assert_eq!(worker.reader().count(Table::Accessors).unwrap(), 1);
         assert!(lives(worker, "root"));
+    });
+}
+
+#[test]
+fn a_large_family_that_was_revoked_has_ended_by_every_clock() {
+    on_a_node(async |worker, clock| {
+        issue(worker, "parent", 1, "root", None).await;
+        issue(worker, "child", 300, "parent-0", None).await;
+        // The clock of whoever led went before, by more than stamps are followed.
+        clock.advance(20 * 86_400);
+        assert_eq!(ask(worker, "root", "POST", "auth/token/revoke", r#"{"token":"parent-0"}"#).await.0, 204);
+        clock.advance(-20 * 86_400);
+        for name in ["parent-0", "child-0", "child-299"] {
+            assert_eq!(ask(worker, name, "GET", "auth/token/lookup-self", "").await.0, 403, "{name}");
+        }
+        assert_eq!(reap(worker, 300).await, Ok(45));
     });
 }
 

@@ -171,7 +171,7 @@ fn deletion_is_a_mark_that_time_can_set() {
     let mut record = SecretRecord::new(Id::ZERO, T0);
     write(&mut record, &config, 0);
     write(&mut record, &config, 5);
-    let deletion = |record: &SecretRecord, n| record.version(n).unwrap().deletion_time;
+    let deletion = |record: &SecretRecord, n| record.version(n).unwrap().deletion.time();
     assert_eq!((deletion(&record, 1), deletion(&record, 2)), (Some(at(10)), Some(at(15))));
     assert!(matches!(record.resolve(Selector::Version(1), at(9)), Resolution::Live(_)));
     assert!(matches!(record.resolve(Selector::Version(1), at(10)), Resolution::Deleted(_)));
@@ -180,6 +180,8 @@ fn deletion_is_a_mark_that_time_can_set() {
     assert!(record.delete(&[1, 2, 2, 0, -1, 9], at(12)));
     assert_eq!((deletion(&record, 1), deletion(&record, 2)), (Some(at(10)), Some(at(12))));
     assert!(!record.delete(&[1, 2], at(13)));
+    // Both are done by now: no clock brings them back.
+    assert!(record.versions.iter().all(|version| version.is_deleted(T0)));
 
     // Undelete counts anew, also on live versions; without a duration it clears.
     assert!(record.undelete(&config, &[1, 3], at(20)));
@@ -198,7 +200,7 @@ fn destruction_is_final_and_keeps_the_mark() {
     assert_eq!(record.destroy(&[3, 1, 9, -1, 1]), [103, 101]);
     assert_eq!(record.destroy(&[1, 3]), Vec::<u64>::new());
     assert!(!record.undelete(&KvConfig::default(), &[1, 3], at(2)));
-    assert_eq!(record.version(3).unwrap().deletion_time, Some(at(1)));
+    assert_eq!(record.version(3).unwrap().deletion, Deletion::Done(at(1)));
     assert!(matches!(record.resolve(Selector::Current, at(2)), Resolution::Destroyed(v) if v.number == 3));
     assert_eq!(record.blobs(), [102]);
     assert_eq!(write(&mut record, &KvConfig::default(), 3).number, 4);

@@ -1,0 +1,72 @@
+//! Times in rows, against clocks that do not agree.
+
+use keyward_model::Timestamp;
+use serde_json::json;
+
+use crate::app::Worker;
+use crate::jobs::reaper;
+use crate::testing::{ask, on_a_node};
+
+const DAY_S: i64 = 86_400;
+
+/// A new version of `secret/data/<name>`; the moment that it is stamped with.
+async fn write(worker: &std::rc::Rc<Worker>, name: &str) -> Timestamp {
+    let (status, told) = ask(worker, "root", "PUT", &format!("secret/data/{name}"), r#"{"data":{"k":"v"}}"#).await;
+    assert_eq!(status, 200, "{told}");
+    Timestamp::parse_rfc3339(told["data"]["created_time"].as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn what_was_deleted_is_gone_by_every_clock() {
+    on_a_node(async |worker, clock| {
+        // The clock of whoever led went before: by less than stamps are followed, and by more.
+        for (ahead_s, name) in [(240, "a"), (20 * DAY_S, "b")] {
+            let (data, below) = (format!("secret/data/{name}"), format!("secret/delete/{name}"));
+            write(worker, name).await;
+            write(worker, name).await;
+            clock.advance(ahead_s);
+            let by = worker.app.barrier.now();
+            assert_eq!(ask(worker, "root", "DELETE", &data, "").await.0, 204);
+            assert_eq!(ask(worker, "root", "POST", &below, r#"{"versions":[1]}"#).await.0, 204);
+            clock.advance(-ahead_s);
+            for version in ["", "?version=1"] {
+                let (status, told) = ask(worker, "root", "GET", &format!("{data}{version}"), "").await;
+                assert_eq!(status, 404, "{told}");
+                assert_eq!(told["data"]["metadata"]["deletion_time"], json!(by.rfc3339()), "{told}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_deletion_that_was_due_by_another_clock_is_done_by_a_delete() {
+    on_a_node(async |worker, clock| {
+        let settings = r#"{"delete_version_after":"100s"}"#;
+        assert_eq!(ask(worker, "root", "POST", "secret/metadata/s", settings).await.0, 204);
+        let due = write(worker, "s").await.plus_seconds(100);
+        clock.advance(20 * DAY_S);
+        assert_eq!(ask(worker, "root", "DELETE", "secret/data/s", "").await.0, 204);
+        clock.advance(-20 * DAY_S);
+        let (status, told) = ask(worker, "root", "GET", "secret/data/s", "").await;
+        assert_eq!((status, &told["data"]["metadata"]["deletion_time"]), (404, &json!(due.rfc3339())), "{told}");
+    });
+}
+
+#[test]
+fn what_has_ended_by_the_time_of_the_log_has_ended() {
+    on_a_node(async |worker, _| {
+        let settings = r#"{"delete_version_after":"100s"}"#;
+        assert_eq!(ask(worker, "root", "POST", "secret/metadata/s", settings).await.0, 204);
+        write(worker, "s").await;
+        let made = r#"{"id":"t","policies":["default"],"ttl":"100s"}"#;
+        assert_eq!(ask(worker, "root", "POST", "auth/token/create", made).await.0, 200);
+        let own = async || ask(worker, "t", "GET", "auth/token/lookup-self", "").await.0;
+        let read = async || ask(worker, "root", "GET", "secret/data/s", "").await.0;
+        assert_eq!((own().await, read().await), (200, 200));
+        // Another node leads, whose clock goes before.
+        let barrier = &worker.app.barrier;
+        barrier.generations().note_time(barrier.now().plus_seconds(240));
+        assert_eq!((own().await, read().await), (403, 404));
+        assert_eq!(reaper::reap(worker, 10).await, Ok(1));
+    });
+}
