@@ -356,7 +356,7 @@ impl Barrier {
         if pipeline.next_blob.is_none() {
             pipeline.next_blob = Some(reader.meta().map_err(storage)?.last_version + 1);
         }
-        pipeline.last = pipeline.last.max(self.judged_at());
+        pipeline.last = following(pipeline.last.max(self.generations.newest()), self.clock.now());
         Ok((before, pipeline.last))
     }
 
@@ -703,7 +703,8 @@ impl Draft<'_> {
 }
 
 /// The time after a stamp, by a node's clock: not before the stamp, so that time does not go back within the log, unless the
-/// stamp lies ahead by more than [`AHEAD_MAX_S`].
+/// stamp lies ahead by more than [`AHEAD_MAX_S`]. Then time goes back to that: a clock that was wrong by a year must not be
+/// right for a year, and what is made meanwhile would live for a year too long.
 fn following(stamp: Timestamp, clock: Timestamp) -> Timestamp {
     clock.max(stamp.min(clock.plus_seconds(AHEAD_MAX_S)))
 }

@@ -70,3 +70,24 @@ fn what_has_ended_by_the_time_of_the_log_has_ended() {
         assert_eq!(reaper::reap(worker, 10).await, Ok(1));
     });
 }
+
+#[test]
+fn a_clock_that_jumped_is_followed_for_five_minutes_at_most() {
+    on_a_node(async |worker, clock| {
+        let first = write(worker, "s").await;
+        clock.advance(-100);
+        assert!(write(worker, "s").await >= first, "back by less than that: time stands");
+        clock.advance(100 + 366 * DAY_S);
+        let mad = write(worker, "s").await;
+        clock.advance(-366 * DAY_S);
+        let (now, stamp) = (worker.app.barrier.now(), write(worker, "s").await);
+        assert!(mad > now.plus_seconds(365 * DAY_S));
+        assert!(stamp >= now && stamp <= now.plus_seconds(300), "{now} {stamp}");
+        // What is made now does not live for a year more.
+        let made = r#"{"id":"t","policies":["default"],"ttl":"60s"}"#;
+        assert_eq!(ask(worker, "root", "POST", "auth/token/create", made).await.0, 200);
+        assert_eq!(ask(worker, "t", "GET", "auth/token/lookup-self", "").await.0, 200);
+        clock.advance(60);
+        assert_eq!(ask(worker, "t", "GET", "auth/token/lookup-self", "").await.0, 403);
+    });
+}

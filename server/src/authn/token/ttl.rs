@@ -51,7 +51,8 @@ pub fn grant(bounds: &Bounds, wanted: i64, born: Timestamp, now: Timestamp) -> O
         (if wanted > 0 { wanted } else { bounds.default }, Some(max))
     };
     if let Some(end) = end {
-        let age = now.seconds().saturating_sub(born.seconds()).saturating_mul(SECOND);
+        // One that was born by a clock that went far ahead gets no more than a new one.
+        let age = now.seconds().saturating_sub(born.seconds()).max(0).saturating_mul(SECOND);
         let left = end.saturating_sub(age);
         if left <= 0 {
             return None;
@@ -157,6 +158,17 @@ mod tests {
                 ttl: Some(599 * SECOND),
                 warning: Some(
                     "TTL of \"5h\" exceeded the effective max_ttl of \"9m59s\"; TTL value is capped accordingly",
+                ),
+                ..none
+            },
+            Case {
+                name: "born by a clock that was ahead",
+                wanted: 2 * HOUR,
+                explicit_max: HOUR,
+                age: -400 * 86_400,
+                ttl: Some(HOUR),
+                warning: Some(
+                    "TTL of \"2h\" exceeded the effective max_ttl of \"1h\"; TTL value is capped accordingly",
                 ),
                 ..none
             },
