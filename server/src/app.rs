@@ -1,7 +1,7 @@
 //! Where everything meets: what all workers share, and what each has for itself.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 use keyward_audit::Journal;
 use keyward_model::event::{EventOutcome, LogPlace};
-use keyward_model::{Change, Command, Id, Outcome, Table, Timestamp};
+use keyward_model::{Change, Command, Outcome, Table, Timestamp};
 use keyward_policy::{Acl, Policy};
 use keyward_storage::{Position, Reader, Store};
 use tokio::sync::watch;
@@ -48,8 +48,6 @@ pub struct App {
     pub unsealing: Unsealing,
     /// When the node started.
     pub started: Timestamp,
-    /// Mounts that were moved lately, by the id that the mover was told.
-    pub moves: Moves,
     /// One rotation of the keyring at a time.
     pub rotating: tokio::sync::Mutex<()>,
     /// Limits before parsing.
@@ -93,30 +91,6 @@ impl Failure {
     }
 }
 
-/// Moves that a client may ask about. A move is done when it is answered; only the newest are remembered.
-#[derive(Debug, Default)]
-pub struct Moves(Mutex<VecDeque<(Id, String, String)>>);
-
-/// Moves remembered.
-const MOVES_MAX: usize = 256;
-
-impl Moves {
-    /// Remembers a move.
-    pub fn note(&self, id: Id, from: String, to: String) {
-        let mut moves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if moves.len() == MOVES_MAX {
-            moves.pop_front();
-        }
-        moves.push_back((id, from, to));
-    }
-
-    /// Where from and where to.
-    pub fn get(&self, id: Id) -> Option<(String, String)> {
-        let moves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        moves.iter().find(|(known, ..)| *known == id).map(|(_, from, to)| (from.clone(), to.clone()))
-    }
-}
-
 /// The opened control tables: small, read by every request, replaced as a whole when one of their rows changes.
 #[derive(Debug)]
 pub struct Tables {
@@ -149,7 +123,6 @@ impl App {
             store,
             unsealing: Unsealing::default(),
             started,
-            moves: Moves::default(),
             rotating: tokio::sync::Mutex::new(()),
             gate,
             traffic: Traffic::default(),

@@ -387,6 +387,7 @@ fn first_mounts(entropy: &dyn Entropy, dev: bool) -> Vec<Mount> {
             token_type: (kind == Kind::Token).then(|| "default-service".into()),
             kv: None,
             closed: None,
+            moves: Vec::new(),
         };
     let mut out = vec![
         mount("sys/", Kind::System, "system endpoints used for control, policy and debugging", "system", None),

@@ -14,6 +14,9 @@ use crate::refusal::Refusal;
 /// Default and longest lease of the system, in seconds: 768 hours.
 pub const SYSTEM_LEASE_S: i64 = 2_764_800;
 
+/// Moves of one mount that are remembered: who moved it asks what became of that, of whichever node.
+pub const MOVES_MAX: usize = 8;
+
 /// What answers below a mount.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,6 +76,20 @@ pub struct Mount {
     /// Why it is not served for now.
     #[serde(default)]
     pub closed: Option<Closed>,
+    /// Its newest moves, the last one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<Move>,
+}
+
+/// A move of a mount. It is done with the command that remembers it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Move {
+    /// What the mover was told to ask by.
+    pub id: Id,
+    /// Where it stood.
+    pub from: String,
+    /// Where it was moved to.
+    pub to: String,
 }
 
 /// Why a mount is closed. Until that is done it answers nothing, and stays closed across restarts.
@@ -103,6 +120,13 @@ impl Mount {
     /// [`Refusal::mount_closed`].
     pub fn serving(&self) -> Result<(), Refusal> {
         if self.closed.is_none() { Ok(()) } else { Err(Refusal::mount_closed()) }
+    }
+
+    /// Moves it, and remembers that. Of its moves before, the oldest may be forgotten.
+    pub fn move_to(&mut self, to: &str, id: Id) {
+        let from = std::mem::replace(&mut self.path, to.to_owned());
+        self.moves.push(Move { id, from, to: to.to_owned() });
+        self.moves.drain(..self.moves.len().saturating_sub(MOVES_MAX));
     }
 
     /// Whether it is an auth method.
@@ -207,6 +231,11 @@ impl MountTable {
         self.0.values().find(|mount| mount.path.starts_with(path) || path.starts_with(mount.path.as_str()))
     }
 
+    /// The move that has this id, if it is remembered.
+    pub fn moved(&self, id: Id) -> Option<&Move> {
+        self.0.values().flat_map(|mount| &mount.moves).find(|moved| moved.id == id)
+    }
+
     /// All mounts, by path.
     pub fn iter(&self) -> impl Iterator<Item = &std::sync::Arc<Mount>> {
         self.0.values()
@@ -248,6 +277,7 @@ mod tests {
                         token_type: None,
                         kv: None,
                         closed: None,
+                        moves: Vec::new(),
                     };
                     (mount.path.clone(), std::sync::Arc::new(mount))
                 })

@@ -73,6 +73,26 @@ fn a_keyring_rotated_on_one_node_is_used_by_all() {
 }
 
 #[test]
+fn a_move_of_a_mount_is_known_on_every_node() {
+    let (cluster, leader, follower) = two_nodes();
+    let (mut here, mut there) = (cluster.client(follower), cluster.client(leader));
+    let moved = here.post("sys/remount", &json!({"from": "secret", "to": "kept"})).expect(200).json();
+    let status = format!("sys/remount/status/{}", moved["data"]["migration_id"].as_str().unwrap());
+    let expected = json!({"source_mount": "secret/", "target_mount": "kept/", "status": "success"});
+    for client in [&mut here, &mut there] {
+        assert_eq!(client.get(&status).expect(200).json()["data"]["migration_info"], expected);
+    }
+    // Also when another node leads, and the mount moved on.
+    there.put("sys/step-down", &json!({})).expect(204);
+    cluster.wait("the other leads", || (cluster.leader_among(&[leader, follower]) == Some(follower)).then_some(()));
+    there.post("sys/remount", &json!({"from": "kept", "to": "secret"})).expect(200);
+    for client in [&mut here, &mut there] {
+        assert_eq!(client.get(&status).expect(200).json()["data"]["migration_info"], expected);
+        client.get("sys/remount/status/00000000-0000-4000-8000-000000000000").expect(404);
+    }
+}
+
+#[test]
 fn a_stale_read_is_told_its_age_and_bounded_by_it() {
     let (mut cluster, leader, follower) = two_nodes();
     let mut here = cluster.client(follower);

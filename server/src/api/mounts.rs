@@ -205,6 +205,7 @@ fn wanted(context: &Context<'_>, auth: bool, place: &str) -> Result<Mount, Refus
         token_type: None,
         kv: Some(KvConfig::default()),
         closed: None,
+        moves: Vec::new(),
     })
 }
 

@@ -18,10 +18,11 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         if context.request.operation != Operation::Read {
             return Err(Refusal::UnsupportedOperation);
         }
-        let moved = Id::from_uuid(id).and_then(|id| context.worker.app.moves.get(id)).ok_or(Refusal::Absent)?;
+        let tables = context.worker.tables()?;
+        let moved = Id::from_uuid(id).and_then(|id| tables.mounts.moved(id)).ok_or(Refusal::Absent)?;
         return Ok(Answer::data(&json!({
             "migration_id": id,
-            "migration_info": { "source_mount": moved.0, "target_mount": moved.1, "status": "success" },
+            "migration_info": { "source_mount": moved.from, "target_mount": moved.to, "status": "success" },
         })));
     }
     // Exactly this path: it is the one that a policy must grant `sudo` on.
@@ -51,7 +52,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         return Err(Refusal::malformed(format!("cannot remount to destination {to}")));
     }
     let id = Id::random(context.worker.app.barrier.entropy());
-    let answer = context
+    context
         .write_answer(
             |draft| {
                 let mounts = current(draft)?;
@@ -66,14 +67,12 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
                     return Err(Refusal::malformed(format!("path already in use at \"{}\"", taken.path)));
                 }
                 check_place(to.starts_with("auth/"), &to, mount.type_name())?;
-                mount.path.clone_from(&to);
+                mount.move_to(&to, id);
                 put(draft, &mount)
             },
             |()| Ok(moved(id)),
         )
-        .await?;
-    context.worker.app.moves.note(id, from, to);
-    Ok(answer)
+        .await
 }
 
 fn moved(id: Id) -> Answer {
@@ -83,4 +82,35 @@ fn moved(id: Id) -> Answer {
             .into(),
     );
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::mounts::MOVES_MAX;
+    use crate::testing::{ask, on_a_node};
+
+    #[test]
+    fn of_the_moves_of_a_mount_the_newest_are_known() {
+        on_a_node(async |worker, _| {
+            let mut ids = Vec::new();
+            let places: Vec<String> = (0..=MOVES_MAX).map(|number| format!("place-{number}")).collect();
+            let mut from = "secret".to_owned();
+            for to in &places {
+                let body = json!({ "from": from, "to": to }).to_string();
+                let (status, told) = ask(worker, "root", "POST", "sys/remount", &body).await;
+                assert_eq!(status, 200, "{told}");
+                ids.push(told["data"]["migration_id"].as_str().unwrap().to_owned());
+                from.clone_from(to);
+            }
+            let known = async |id: &str| ask(worker, "root", "GET", &format!("sys/remount/status/{id}"), "").await;
+            assert_eq!(known(&ids[0]).await.0, 404);
+            let (status, told) = known(&ids[1]).await;
+            let moved = json!({ "source_mount": "place-0/", "target_mount": "place-1/", "status": "success" });
+            assert_eq!((status, &told["data"]["migration_info"]), (200, &moved), "{told}");
+            assert_eq!(known(&ids[MOVES_MAX]).await.0, 200);
+            assert_eq!(known("no-id").await.0, 404);
+        });
+    }
 }
