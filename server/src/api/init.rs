@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{Context, status};
 use crate::app::Worker;
+use crate::cluster::peer_unseal::asker;
 use crate::config::SealKind;
 use crate::http::answer::Answer;
 use crate::refusal::Refusal;
@@ -239,11 +240,10 @@ async fn seal_now(context: &Context<'_>) -> Result<Answer, Refusal> {
     context.note(|facts| facts.set(EventKind::SysSeal, "administer", "system"));
     let worker = context.worker;
     if worker.app.barrier.is_sealed() {
-        let asks = worker.app.config.seal.peer_unseal && !worker.app.cluster.hold.is_set();
         let may_open = || {
             Refusal::Unavailable("this node asks others to unseal it: stop it, or seal it when it is unsealed".into())
         };
-        return if asks { Err(may_open()) } else { Ok(Answer::no_content()) };
+        return if asker::asks(worker) { Err(may_open()) } else { Ok(Answer::no_content()) };
     }
     demand_operator(context)?;
     context.record_first().await?;

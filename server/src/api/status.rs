@@ -8,6 +8,7 @@ use super::Context;
 use crate::app::Worker;
 use crate::build;
 use crate::cluster::heads;
+use crate::cluster::peer_unseal::asker;
 use crate::cluster::rows::{self, NodeRow};
 use crate::http::answer::Answer;
 use crate::refusal::Refusal;
@@ -119,14 +120,13 @@ pub fn seal_status(worker: &Worker) -> Result<Value, Refusal> {
         status["recovery_seal_type"] = json!("shamir");
     }
     if worker.app.config.seal.peer_unseal {
-        let is_held = worker.app.cluster.hold.is_set();
-        status["keyward_peer_unseal"] = json!(if !sealed {
-            "on"
-        } else if is_held {
-            "held"
-        } else {
-            "asking"
-        });
+        let stands = match sealed {
+            false => "on",
+            true if worker.app.cluster.hold.is_set() => "held",
+            true if asker::asks(worker) => "asking",
+            true => "idle",
+        };
+        status["keyward_peer_unseal"] = json!(stands);
     }
     if let (Some(installation), false) = (installation, sealed) {
         status["cluster_name"] = json!(worker.app.config.cluster.name);

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{Listen, Tls};
+use crate::config::{Listen, SealKind, Tls};
 use crate::mounts::Closed;
 
 fn config(folder: &Path) -> Config {
@@ -90,6 +90,28 @@ fn time_does_not_go_back_over_a_restart_or_with_a_state_from_elsewhere() {
     assert!(barrier.judged_at() >= ahead, "over a restart");
     barrier.generations().note_time(barrier.now().plus_seconds(366 * 86_400));
     assert!(barrier.judged_at() < barrier.now().plus_seconds(301), "a clock that was wrong by a year");
+    assert!(running.stop());
+}
+
+#[test]
+fn a_node_that_asks_nobody_is_sealed_by_whoever_wants_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    (config.seal.kind, config.seal.peer_unseal) = (SealKind::Shamir, true);
+    let running = start(config, None).unwrap();
+    let address = running.app.config.listen.address;
+    let sealed = || {
+        let (_, seal) = ask(address, "", "GET", "sys/seal-status", "");
+        assert_eq!((&seal["sealed"], &seal["keyward_peer_unseal"]), (&json!(true), &json!("idle")));
+        assert_eq!(ask(address, "", "PUT", "sys/seal", "").0, 204);
+    };
+    sealed(); // not initialised
+    let (status, keys) = ask(address, "", "POST", "sys/init", r#"{"secret_shares":1,"secret_threshold":1}"#);
+    assert_eq!(status, 200, "{keys}");
+    sealed(); // alone
+    let key = json!({ "key": keys["keys"][0] }).to_string();
+    assert_eq!(ask(address, "", "PUT", "sys/unseal", &key).1["sealed"], json!(false));
+    assert_eq!(ask(address, "", "GET", "sys/seal-status", "").1["keyward_peer_unseal"], json!("on"));
     assert!(running.stop());
 }
 

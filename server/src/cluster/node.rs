@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -75,6 +75,8 @@ pub struct Cluster {
     pub(super) turns: Turns,
     /// Whether people sealed this node.
     pub(crate) hold: Hold,
+    /// Whether this start of the node has done with asking others to unseal it: it does not begin again.
+    pub(super) done_asking: AtomicBool,
     /// It was made the only one of a cluster whose majority is lost, and has not done all of that yet.
     recovery: ArcSwapOption<Recovery>,
     /// One at a time makes this node one of several, or exchanges its certificate.
@@ -179,6 +181,7 @@ impl Cluster {
             subject,
             name: node_name(config),
             hold: Hold::of_folder(&folder),
+            done_asking: AtomicBool::new(false),
             folder,
             wanted,
             advertise: config.cluster.advertise.clone(),

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -40,14 +41,19 @@ enum NotYet {
 }
 
 /// Asks until the node is unsealed, by whomever, or the server stops.
-pub async fn run(worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
+pub async fn run(worker: Rc<Worker>, stop: watch::Receiver<bool>) {
+    ask_on(&worker, stop).await;
+    worker.app.cluster.done_asking.store(true, Ordering::Release);
+}
+
+async fn ask_on(worker: &Worker, mut stop: watch::Receiver<bool>) {
     let (mut pause, mut last) = (PAUSE, String::new());
-    while may_ask(&worker) {
+    while may_ask(worker) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        match Box::pin(ask_all(&worker)).await {
+        match Box::pin(ask_all(worker)).await {
             Ok(()) => return,
             Err(NotYet::Early) => pause = PAUSE,
             Err(NotYet::Refused(why)) => {
@@ -60,7 +66,12 @@ pub async fn run(worker: Rc<Worker>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Whether this node is sealed and was told to ask.
+/// Whether this node asks others to unseal it, or is about to.
+pub fn asks(worker: &Worker) -> bool {
+    !worker.app.cluster.done_asking.load(Ordering::Acquire) && may_ask(worker)
+}
+
+/// Whether this node is sealed, was told to ask, and has whom to ask.
 fn may_ask(worker: &Worker) -> bool {
     let app = &worker.app;
     app.config.seal.peer_unseal
