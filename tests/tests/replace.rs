@@ -74,7 +74,8 @@ fn a_node_that_still_runs_is_replaced_and_the_leader_dies_meanwhile() {
         let known = |id: &str| members.iter().any(|member| member["id"] == id);
         (members.len() == 3 && !known(&id)).then_some(())
     });
-    cluster.kill(old);
+    let said = cluster.await_end(old);
+    assert!(said.contains("removed"), "{said}");
     cluster.restart(leader);
     cluster.settle();
     cluster.client(new).put("secret/data/after", &json!({"data": {"x": 1}})).expect(200);
