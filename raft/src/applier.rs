@@ -262,30 +262,41 @@ impl Applier {
         }
     }
 
-    /// Writes `entries`, however long the disk stays full, or the observer without room: they are committed, so there is no
-    /// other way on.
+    /// Writes `entries`, however long the disk stays full: they are committed, so there is no other way on.
     fn write(&mut self, entries: &[keyward_storage::Entry<'_>]) -> Result<Vec<Vec<Outcome>>, ApplyError> {
+        self.wait_for_room()?;
         let mut waited = false;
         loop {
-            if self.observer.has_room() {
-                match self.writer.as_mut().ok_or(ApplyError::NoWriter)?.apply(entries) {
-                    Err(StoreError::DiskFull) => {}
-                    outcomes => {
-                        if waited {
-                            self.log.unmark_full();
-                        }
-                        return Ok(outcomes?);
+            match self.writer.as_mut().ok_or(ApplyError::NoWriter)?.apply(entries) {
+                Err(StoreError::DiskFull) if !waited => self.log.mark_full(),
+                Err(StoreError::DiskFull) => {}
+                outcomes => {
+                    if waited {
+                        self.log.unmark_full();
                     }
+                    return Ok(outcomes?);
                 }
-            }
-            if !waited {
-                self.log.mark_full();
             }
             waited = true;
             if !self.jobs.wait_for_space() {
                 return Err(ApplyError::Stopped);
             }
         }
+    }
+
+    /// Waits until the observer can keep what comes of more entries.
+    fn wait_for_room(&mut self) -> Result<(), ApplyError> {
+        if self.observer.has_room() {
+            return Ok(());
+        }
+        self.log.mark_held(true);
+        while !self.observer.has_room() {
+            if !self.jobs.wait_for_space() {
+                return Err(ApplyError::Stopped);
+            }
+        }
+        self.log.mark_held(false);
+        Ok(())
     }
 
     fn make_durable(&mut self) -> Result<(SnapshotMeta, SnapshotData), ApplyError> {

@@ -273,9 +273,9 @@ impl Recorder {
     }
 }
 
-/// Records of applied commands that may wait for the audit file, in bytes. Only a node that does not lead comes here: one
-/// that leads takes no more writes before.
-const WAITING_BYTES_MAX: usize = 1 << 20;
+/// Records of applied commands that may wait for the audit file, in bytes. One that leads takes no more writes before: what it
+/// took is less than this.
+const WAITING_BYTES_MAX: usize = 8 << 20;
 
 /// The records of applied commands on their way into the audit file. Their intents are durable in the log, so they are
 /// appended without a flush, and what a full disk does not take now is kept and appended later.
@@ -328,7 +328,10 @@ impl Outcomes {
                 tracing::error!(index = place.index, "a command carries an audit record that cannot be read");
             }
         }
-        self.append(&mut batch);
+        // What waits already is tried again a moment later, all at once: not with each entry.
+        if !self.is_late() {
+            self.append(&mut batch);
+        }
     }
 
     /// As long as it is held, nothing that holds commands is applied.
@@ -429,9 +432,9 @@ mod tests {
         while outcomes.has_room() {
             apply();
             late += u64::from(outcomes.is_late());
-            assert!(late < 10_000, "they wait without end");
+            assert!(late < 100_000, "they wait without end");
         }
-        assert!(late > 1000, "a moment without space holds nobody up: {late}");
+        assert!(late > 10_000, "what a leader took before is applied: {late}");
         assert!(!outcomes.make_durable().unwrap());
 
         fs::rename(&elsewhere, &folder).unwrap();

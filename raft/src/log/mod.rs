@@ -316,6 +316,12 @@ impl Log {
         self.0.shared.shelf.mark_unapplied(&self.0.shared, false);
     }
 
+    /// Whether entries wait to be applied for something else than space here: nothing is refused for that, and a stop does not
+    /// wait for it.
+    pub fn mark_held(&self, held: bool) {
+        self.0.shared.shelf.mark_held(&self.0.shared, held);
+    }
+
     /// Bytes that must be free on a full disk for it not to count as full.
     pub fn needed_bytes(&self) -> u64 {
         self.0.shared.shelf.needed_bytes(&self.0.shared)

@@ -33,6 +33,8 @@ struct State {
     full: bool,
     /// Entries wait for space to be applied: full, whatever the disk says of itself.
     unapplied: bool,
+    /// Entries wait for something else to be applied.
+    held: bool,
     /// Nothing waits for space any more.
     closing: bool,
     erase: VecDeque<Segment>,
@@ -51,6 +53,7 @@ impl Shelf {
             awaited: false,
             full: false,
             unapplied: false,
+            held: false,
             closing: false,
             erase: VecDeque::new(),
             horizon,
@@ -102,6 +105,13 @@ impl Shelf {
     /// Bytes that must be free for the disk not to count as full.
     pub(super) fn needed_bytes(&self, shared: &Shared) -> u64 {
         needed_bytes(shared, &self.state())
+    }
+
+    /// Entries wait, or wait no longer, to be applied, for something else than space on this disk.
+    pub(super) fn mark_held(&self, shared: &Shared, held: bool) {
+        let mut state = self.state();
+        state.held = held;
+        tell(shared, &state);
     }
 
     /// From here on nothing waits for space: what has none fails.
@@ -272,7 +282,7 @@ impl State {
 fn tell(shared: &Shared, state: &State) {
     shared.set_full(state.full, needed_bytes(shared, state));
     // Whoever hears of this finds the disk full.
-    shared.set_starving(state.unapplied || (state.awaited && state.full));
+    shared.set_starving(state.unapplied || state.held || (state.awaited && state.full));
 }
 
 fn needed_bytes(shared: &Shared, state: &State) -> u64 {

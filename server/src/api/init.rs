@@ -243,7 +243,7 @@ async fn seal_now(context: &Context<'_>) -> Result<Answer, Refusal> {
         let may_open = || {
             Refusal::Unavailable("this node asks others to unseal it: stop it, or seal it when it is unsealed".into())
         };
-        return if asker::asks(worker) { Err(may_open()) } else { Ok(Answer::no_content()) };
+        return if asker::may_ask(worker) { Err(may_open()) } else { Ok(Answer::no_content()) };
     }
     demand_operator(context)?;
     context.record_first().await?;

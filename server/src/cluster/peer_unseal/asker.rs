@@ -71,8 +71,8 @@ pub fn asks(worker: &Worker) -> bool {
     !worker.app.cluster.done_asking.load(Ordering::Acquire) && may_ask(worker)
 }
 
-/// Whether this node is sealed, was told to ask, and has whom to ask.
-fn may_ask(worker: &Worker) -> bool {
+/// Whether this node is sealed, was told to ask, and has whom to ask: if not now, then after its next start.
+pub fn may_ask(worker: &Worker) -> bool {
     let app = &worker.app;
     app.config.seal.peer_unseal
         && app.cluster.trust().is_some()

@@ -176,7 +176,9 @@ impl SecretRecord {
     /// [`RecordError::Malformed`] if the encoder refuses it, which it never does.
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
         let mut out = Vec::with_capacity(64 + 32 * self.versions.len());
-        out.push(FORMAT);
+        // The layout before as long as it can say it: a node that is not upgraded yet reads that.
+        let done = self.versions.iter().any(|version| matches!(version.deletion, Deletion::Done(_)));
+        out.push(if done { FORMAT } else { FORMAT_WITHOUT_DONE });
         postcard::to_extend(self, out).map_err(|_| RecordError::Malformed)
     }
 
@@ -382,9 +384,18 @@ mod tests {
             let (now, before) = (postcard::to_allocvec(&version).unwrap(), postcard::to_allocvec(&before).unwrap());
             assert!(now.starts_with(&before), "{deletion:?}");
         }
-        let mut encoded = record().encode().unwrap();
-        encoded[0] = FORMAT_WITHOUT_DONE;
-        assert_eq!(SecretRecord::decode(&encoded), Ok(record()));
+        // Who knows only the layout before reads whatever it can say.
+        let mut record = record();
+        for (deletion, format) in [
+            (Deletion::None, FORMAT_WITHOUT_DONE),
+            (Deletion::Due(at), FORMAT_WITHOUT_DONE),
+            (Deletion::Done(at), FORMAT),
+        ] {
+            record.version_mut(5).unwrap().deletion = deletion;
+            let encoded = record.encode().unwrap();
+            assert_eq!(encoded[0], format, "{deletion:?}");
+            assert_eq!(SecretRecord::decode(&encoded).as_ref(), Ok(&record));
+        }
     }
 
     #[test]
