@@ -91,6 +91,14 @@ fn only_the_last_start_of_a_member_with_the_same_seals_gets_the_key_and_not_too_
     let said = (0..32).find_map(|_| say(&one.0, &held, &trusted, generation).err()).unwrap();
     assert!(said.to_string().contains("too often"), "{said}");
 
+    // As if a rotated keyring had not opened: it asks nobody now, and would after its next start.
+    two.app.barrier.seal();
+    let of_second = two.app.config.listen.address;
+    let (_, stands) = ask(of_second, "", "GET", "sys/seal-status", "");
+    assert_eq!((&stands["sealed"], &stands["keyward_peer_unseal"]), (&json!(true), &json!("idle")));
+    let (status, told) = ask(of_second, "", "PUT", "sys/seal", "{}");
+    assert_eq!(status, 503, "nobody may think that it stays sealed: {told}");
+
     // Removed: its certificate is good for a day, and opens nothing.
     let gone = two.app.cluster.node().to_uuid();
     let address = one.0.app.config.listen.address;
