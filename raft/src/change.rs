@@ -24,6 +24,9 @@ const CHANGE_MAX: Duration = Duration::from_secs(10);
 const TAKE_OVER_MAX: Duration = Duration::from_secs(1);
 /// Whoever was not heard for so long is not asked to take over unless by name.
 const SILENT_MS: u64 = 250;
+/// Nor is whoever lacks more entries than may be on their way to one that keeps up: it would first have to get them, in the
+/// moment in which nobody can read or write.
+const LAG_MAX: u64 = 64;
 
 /// Why the members or the leader did not change as asked.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -216,6 +219,7 @@ impl Changes {
             return Err(ChangeError::NotLeader { leader: self.roster.leader() });
         }
         let own = self.roster.node_id();
+        let last = self.raft.data_metrics().borrow_watched().last_log.map_or(0, |last| last.index);
         let mut voters = members(&self.raft);
         voters.retain(|member| member.role == Role::Voter && member.node != own);
         if let Some(node) = to {
@@ -225,7 +229,8 @@ impl Changes {
         if voters.is_empty() {
             return Err(ChangeError::LastVoter { node: own });
         }
-        voters.retain(|voter| voter.heard_ms.is_some_and(|ms| ms < SILENT_MS));
+        let keeps_up = |matched: u64| matched.saturating_add(LAG_MAX) >= last;
+        voters.retain(|voter| voter.heard_ms.is_some_and(|ms| ms < SILENT_MS) && voter.matched.is_some_and(keeps_up));
         voters.sort_by_key(|voter| std::cmp::Reverse(voter.matched));
         Ok(voters.into_iter().map(|voter| voter.node).collect())
     }

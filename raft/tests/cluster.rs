@@ -315,6 +315,41 @@ async fn a_leader_that_nobody_relieves_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_far_behind_is_not_asked_to_lead() {
+    let cluster = Cluster::of(3).await;
+    cluster.write().await;
+    let leader = cluster.leader().await;
+    let (behind, third) = ((1..=3).find(|id| *id != leader).unwrap(), (1..=3).rfind(|id| *id != leader).unwrap());
+    let node = cluster.node(leader);
+    cluster.node(third).campaign(false);
+    cluster.isolate(behind);
+    for _ in 0..100 {
+        cluster.write().await;
+    }
+    // It is heard, and what it lacks is too much for its links.
+    cluster.net.narrow(leader, behind, 2048);
+    cluster.rejoin(behind);
+    let of_it = || node.members().into_iter().find(|member| member.node == behind).unwrap();
+    eventually("it is heard", || of_it().heard_ms.is_some_and(|ms| ms < 100).then_some(())).await;
+    eventually("it hears", || (cluster.node(behind).leadership().borrow().leader == Some(leader)).then_some(())).await;
+    let term = node.leadership().borrow().term;
+    node.campaign(false);
+    for _ in 0..4 {
+        assert_eq!(node.hand_over(None).await, Err(ChangeError::Timeout));
+        assert_eq!(node.read_point().await, Ok(()));
+        assert!(of_it().matched < node.status().last_log_index.map(|last| last - 64), "{}", cluster.show());
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let led = *node.leadership().borrow();
+    assert!(led.leads && led.term == term, "nobody else was asked: {led:?}");
+    cluster.net.widen(leader, behind);
+    eventually("whoever was behind leads", || (cluster.leads() == Some(behind)).then_some(())).await;
+    assert_eq!(cluster.node(behind).leadership().borrow().term, term + 1);
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_lost_its_majority_for_a_moment_leads_on() {
     let cluster = Cluster::of(3).await;
     cluster.write().await;

@@ -36,6 +36,8 @@ pub struct Net {
     cuts: Mutex<BTreeMap<(u64, u64), u64>>,
     /// Bytes that may still go from one node to another before that way is cut by itself.
     fuse: Mutex<BTreeMap<(u64, u64), Fuse>>,
+    /// How much may go at once from one node to another; more than that stays where it is.
+    narrow: Mutex<BTreeMap<(u64, u64), usize>>,
     /// Addresses of nodes that moved.
     moved: Mutex<BTreeMap<u64, String>>,
     pub bytes: AtomicU64,
@@ -90,6 +92,20 @@ impl Net {
     /// As [`Net::refuse`], after so many more bytes from `from` to `to`.
     pub fn refuse_after(&self, from: u64, to: u64, bytes: u64) {
         self.fuse.lock().unwrap().insert((from, to), Fuse { left: bytes, refuses: true });
+    }
+
+    /// From now on nothing goes from `from` to `to` that has more than `bytes` at once: heartbeats, and not what a log lacks.
+    pub fn narrow(&self, from: u64, to: u64, bytes: usize) {
+        self.narrow.lock().unwrap().insert((from, to), bytes);
+    }
+
+    /// Everything goes from `from` to `to` again, on new connections.
+    pub fn widen(&self, from: u64, to: u64) {
+        self.narrow.lock().unwrap().remove(&(from, to));
+    }
+
+    fn holds(&self, from: u64, to: u64, bytes: usize) -> bool {
+        self.narrow.lock().unwrap().get(&(from, to)).is_some_and(|most| bytes > *most)
     }
 
     fn burns(&self, from: u64, to: u64, bytes: usize) -> bool {
@@ -158,7 +174,7 @@ impl AsyncRead for Cable {
 
 impl AsyncWrite for Cable {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.is_dead() {
+        if self.is_dead() || self.net.holds(self.from, self.to, bytes.len()) {
             return Poll::Pending;
         }
         if self.net.refuses(self.from, self.to) {
