@@ -11,6 +11,7 @@ use openraft::{BasicNode, ChangeMembers, Instant as _, Raft};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
+use crate::candidacy::Candidacy;
 use crate::link::Board;
 use crate::link::frame::Kind;
 use crate::link::message::Lane;
@@ -147,15 +148,32 @@ impl Changes {
         if joint { self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await } else { Ok(()) }
     }
 
+    /// Lets `to` lead, or whoever is the readiest: somebody asked for it, or this node ends.
     pub(crate) async fn hand_over(&self, to: Option<u64>) -> Result<(), ChangeError> {
+        self.hand_over_to(to, Candidacy::Reluctant).await
+    }
+
+    /// Lets somebody lead who is readier to than this node.
+    pub(crate) async fn step_aside(&self) -> Result<(), ChangeError> {
+        let least = match self.roster.candidacy() {
+            Candidacy::Barred => Candidacy::Reluctant,
+            Candidacy::Reluctant | Candidacy::Willing => Candidacy::Willing,
+        };
+        self.hand_over_to(None, least).await
+    }
+
+    async fn hand_over_to(&self, to: Option<u64>, least: Candidacy) -> Result<(), ChangeError> {
         if to == Some(self.roster.node_id()) && self.roster.leads() {
             return Ok(());
         }
         let mut leadership = self.roster.leadership();
         let mut asked = None;
-        for candidate in self.candidates(to)? {
+        let candidates = self.candidates(to)?;
+        let turns = [Candidacy::Willing, Candidacy::Reluctant].into_iter().filter(|turn| *turn >= least);
+        let turns: Vec<_> = turns.flat_map(|turn| candidates.iter().map(move |candidate| (turn, *candidate))).collect();
+        for (turn, candidate) in turns {
             // WHY: the library's leader takes nothing more once it has asked somebody to take over, whatever comes of it.
-            if !self.stands(candidate).await {
+            if self.candidacy(candidate).await != Some(turn) {
                 continue;
             }
             let leading = *leadership.borrow_and_update();
@@ -200,17 +218,17 @@ impl Changes {
             stood_down = voted.vote_granted,
             "it was to lead, and does not"
         );
-        if self.roster.campaigns() {
+        if self.roster.candidacy() != Candidacy::Barred {
             self.raft.trigger().elect(true).await.map_err(|_| ChangeError::Stopped)?;
         }
         Ok(())
     }
 
-    /// Whether `node` answers and would take over.
-    async fn stands(&self, node: u64) -> bool {
+    /// How ready `node` is to take over, if it answers.
+    async fn candidacy(&self, node: u64) -> Option<Candidacy> {
         // Not behind the log: who has much to send may have to hand over all the same.
-        let Some(link) = self.board.link(node, Lane::Beat, None) else { return false };
-        link.call(Kind::Stands, Vec::new(), TAKE_OVER_MAX).await.is_ok_and(|answer| *answer == [true.into()])
+        let link = self.board.link(node, Lane::Beat, None)?;
+        Candidacy::decode(&link.call(Kind::Stands, Vec::new(), TAKE_OVER_MAX).await.ok()?)
     }
 
     /// Whom to ask to take over, the one that has most first.

@@ -271,7 +271,7 @@ async fn finish_changes(changes: Arc<Changes>, roster: Arc<Roster>) {
 async fn step_aside(changes: Arc<Changes>, roster: Arc<Roster>) {
     loop {
         roster.leads_unwillingly().await;
-        if changes.hand_over(None).await.is_err() {
+        if changes.step_aside().await.is_err() {
             tokio::time::sleep(NOBODY_PAUSE).await;
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`node`] (what everyone else uses), [`options`] and [`observer`] (what it is started with), `core` (the
 //! thread it lives on), [`submit`] and `flight` (a command on its way), [`reads`] (how a read knows that it is not of the
-//! past), [`roster`] and [`change`] (who takes part and who leads), [`fs`] (the seam to the disk), [`log`] (the log),
+//! past), [`roster`], [`candidacy`] and [`change`] (who takes part and who leads), [`fs`] (the seam to the disk), [`log`] (the log),
 //! [`types`] (our words in the library's places), [`store`] and [`machine`] (log and state as the library asks for them),
 //! `jobs`, `applier` and `checkpoint` (the threads that work on the state), [`link`] (the way to other nodes), `network` (as the
 //! library asks for it), `transfer` and `transit` (snapshots on their way), `compare` (whether states differ), `loss` (a leader
@@ -19,6 +19,8 @@ pub mod link;
 mod core;
 
 pub mod roster;
+
+pub mod candidacy;
 
 pub mod change;
 
@@ -60,6 +62,7 @@ mod transit;
 
 mod loss;
 
+pub use candidacy::Candidacy;
 pub use change::ChangeError;
 pub use link::{Connection, Dialer};
 pub use node::{Node, Status};

@@ -19,6 +19,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::candidacy::Candidacy;
 use crate::link::Board;
 use crate::link::frame::Kind;
 use crate::link::message::{Lane, decode_voted, encode_vote};
@@ -29,6 +30,9 @@ use crate::types::{LogId, Membership, Types, Vote};
 /// The pause before it is looked, or asked, again: a process that ends is taken apart piece by piece, and the others hear of
 /// it a moment sooner or later.
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
+
+/// How long whoever would rather not lead lets the others go first.
+const HEAD_START: Duration = Duration::from_millis(50);
 
 /// Finds out whether a leader is gone. Lives on the raft thread.
 pub(crate) struct Loss {
@@ -82,8 +86,11 @@ impl Loss {
         }
         tracing::info!(node = format!("{:016x}", leader.leader_id.node_id), "the leader's process is gone");
         *self.lost() = Some(leader);
+        if self.roster.candidacy() == Candidacy::Reluctant {
+            sleep(HEAD_START).await;
+        }
         while Instant::now() < until && self.own().0 == leader && *self.lost() == Some(leader) {
-            if self.roster.campaigns() && self.would_win(leader, until).await {
+            if self.roster.candidacy() != Candidacy::Barred && self.would_win(leader, until).await {
                 // As if it had been handed over: nobody holds this node, or those who vote for it, to the lease.
                 let request = TransferLeaderRequest::new(leader, self.roster.node_id(), None);
                 drop(self.raft.handle_transfer_leader(request).await);

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::applier::{Applier, Standing, to_position};
+use crate::candidacy::Candidacy;
 use crate::change::{ChangeError, Changes, members};
 use crate::checkpoint::Dirty;
 use crate::core::{Core, LANDING_MAX, Started, check_together};
@@ -314,19 +315,36 @@ impl Node {
         self.change(|changes| async move { changes.readdress(node, address).await }).await
     }
 
-    /// Hands leadership to `to`, or to the voter that has most. Returns when another leads.
+    /// Hands leadership to `to`, or to the readiest of the voters, and of those to the one that has most: somebody asked for
+    /// it, or this node ends. Returns when another leads.
     ///
     /// # Errors
     /// [`ChangeError`].
     pub async fn hand_over(&self, to: Option<u64>) -> Result<(), ChangeError> {
+        self.once_landed(move |changes| async move { changes.hand_over(to).await }).await
+    }
+
+    /// As [`Node::hand_over`], of this node's own accord: only to one that is readier to lead than this one.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn step_aside(&self) -> Result<(), ChangeError> {
+        self.once_landed(|changes| async move { changes.step_aside().await }).await
+    }
+
+    /// Runs a change of the leader. What is on its way lands first, and what comes waits: nobody's outcome gets lost between
+    /// two leaders.
+    async fn once_landed<F>(&self, change: impl FnOnce(Arc<Changes>) -> F + Send + 'static) -> Result<(), ChangeError>
+    where
+        F: Future<Output = Result<(), ChangeError>> + Send + 'static,
+    {
         let coalescer = Arc::clone(&self.coalescer);
-        let handing_over = |changes: Arc<Changes>| async move {
-            // What is on its way lands first, and what comes waits: nobody's outcome gets lost between two leaders.
+        let landed_first = |changes: Arc<Changes>| async move {
             let _hold = coalescer.hold();
             drop(timeout(LANDING_MAX, coalescer.landed()).await);
-            changes.hand_over(to).await
+            change(changes).await
         };
-        self.change(handing_over).await
+        self.change(landed_first).await
     }
 
     /// Runs a change on the raft thread, where its timers are.
@@ -337,10 +355,11 @@ impl Node {
         self.runtime.spawn(change(Arc::clone(&self.changes))).await.unwrap_or(Err(ChangeError::Stopped))
     }
 
-    /// Sets whether this node may stand for election. If it may not and leads, it hands over as soon as somebody can take it.
-    pub fn campaign(&self, may: bool) {
-        self.roster.set_campaigns(may);
-        self.raft.runtime_config().elect(may);
+    /// Sets how ready this node is to lead. It stands for election by itself only if it is willing. If it is not and leads, it
+    /// hands over as soon as one that is readier can take it.
+    pub fn campaign(&self, candidacy: Candidacy) {
+        self.roster.set_candidacy(candidacy);
+        self.raft.runtime_config().elect(candidacy == Candidacy::Willing);
     }
 
     /// Reaches out to all other members: should this node have been removed, they say so, and it stops. For one that does not

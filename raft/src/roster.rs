@@ -9,6 +9,7 @@ use openraft::{Instant as _, Raft};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::candidacy::Candidacy;
 use crate::link::Board;
 use crate::machine::Machine;
 use crate::types::Types;
@@ -57,9 +58,7 @@ pub(crate) struct Roster {
     node_id: u64,
     alone: AtomicBool,
     leads: AtomicBool,
-    campaigns: AtomicBool,
-    /// Whether it may stand for election was changed.
-    wish: Notify,
+    candidacy: watch::Sender<Candidacy>,
     leadership: watch::Sender<Leadership>,
     /// Changes under way. While there are any, this node is not alone.
     changes: AtomicUsize,
@@ -101,8 +100,7 @@ impl Roster {
             node_id,
             alone: AtomicBool::new(false),
             leads: AtomicBool::new(false),
-            campaigns: AtomicBool::new(true),
-            wish: Notify::new(),
+            candidacy: watch::Sender::new(Candidacy::Willing),
             leadership: watch::Sender::new(Leadership::default()),
             changes: AtomicUsize::new(0),
             sole_voter: AtomicBool::new(false),
@@ -150,24 +148,23 @@ impl Roster {
         leadership.leads.then_some(leadership.term)
     }
 
-    /// Whether this node may stand for election.
-    pub(crate) fn campaigns(&self) -> bool {
-        self.campaigns.load(Ordering::Acquire)
+    /// How ready this node is to lead.
+    pub(crate) fn candidacy(&self) -> Candidacy {
+        *self.candidacy.borrow()
     }
 
-    /// Sets whether this node may stand for election.
-    pub(crate) fn set_campaigns(&self, may: bool) {
-        self.campaigns.store(may, Ordering::Release);
-        self.wish.notify_one();
+    /// Sets how ready this node is to lead.
+    pub(crate) fn set_candidacy(&self, candidacy: Candidacy) {
+        self.candidacy.send_replace(candidacy);
     }
 
     /// Returns when this node leads and does not want to.
     pub(crate) async fn leads_unwillingly(&self) {
-        let mut leadership = self.leadership();
-        while !self.leads() || self.campaigns() {
+        let (mut leadership, mut candidacy) = (self.leadership(), self.candidacy.subscribe());
+        while !self.leads() || self.candidacy() == Candidacy::Willing {
+            // Fails only without a sender, which is here.
             tokio::select! {
-                () = self.wish.notified() => {}
-                // Fails only without a sender, which is here.
+                _ = candidacy.changed() => {}
                 _ = leadership.changed() => {}
             }
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::net::{Cluster, TIMING, Told, eventually};
 use common::{Leader, rows};
 use keyward_model::{Outcome, Table};
-use keyward_raft::{ChangeError, ReadError, Role, SubmitError};
+use keyward_raft::{Candidacy, ChangeError, ReadError, Role, SubmitError};
 use keyward_storage::Store;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -290,10 +290,10 @@ async fn a_node_that_may_not_lead_hands_over_and_is_not_asked() {
     let leader = cluster.leader().await;
     let sealed = (1..=3).find(|id| *id != leader).unwrap();
     let third = (1..=3).find(|id| *id != leader && *id != sealed).unwrap();
-    cluster.node(sealed).campaign(false);
-    cluster.node(leader).campaign(false);
+    cluster.node(sealed).campaign(Candidacy::Barred);
+    cluster.node(leader).campaign(Candidacy::Barred);
     eventually("the third leads", || (cluster.leads() == Some(third)).then_some(())).await;
-    cluster.node(leader).campaign(true);
+    cluster.node(leader).campaign(Candidacy::Willing);
     let last = cluster.write().await;
     cluster.agree(last).await;
 }
@@ -304,7 +304,7 @@ async fn a_leader_that_nobody_relieves_goes_on() {
     cluster.write().await;
     let leader = cluster.leader().await;
     let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
-    others.iter().for_each(|id| cluster.node(*id).campaign(false));
+    others.iter().for_each(|id| cluster.node(*id).campaign(Candidacy::Barred));
     // Nobody stands, and so nobody is asked.
     let term = cluster.node(leader).leadership().borrow().term;
     assert_eq!(cluster.node(leader).hand_over(None).await, Err(ChangeError::Timeout));
@@ -315,13 +315,56 @@ async fn a_leader_that_nobody_relieves_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_nobody_wants_to_lead_another_does_when_told() {
+    let mut cluster = Cluster::of(3).await;
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    (1..=3).for_each(|id| cluster.node(id).campaign(Candidacy::Reluctant));
+    let leader = cluster.leader().await;
+    let term = cluster.node(leader).leadership().borrow().term;
+    assert_eq!(cluster.node(leader).step_aside().await, Err(ChangeError::Timeout), "nobody is readier");
+    assert_eq!(cluster.node(leader).leadership().borrow().term, term);
+    cluster.node(leader).hand_over(None).await.unwrap();
+    let next = cluster.leader().await;
+    assert_ne!(next, leader);
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    assert_eq!(cluster.leader().await, next, "it stays with whoever was told");
+    // A clean stop.
+    cluster.node(next).shutdown().await.unwrap();
+    let heir = cluster.node(next).leadership().borrow().leader;
+    assert!(heir.is_some_and(|heir| heir != next), "another leads before it ends: {heir:?}");
+    cluster.kill(next);
+    // A process that ends. No election timer helps: none of them stands by itself.
+    cluster.start(next);
+    cluster.node(next).campaign(Candidacy::Reluctant);
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    let leader = cluster.leader().await;
+    cluster.kill(leader);
+    assert_ne!(cluster.leader().await, leader);
+    // One that must not lead finds one that would rather not, and that one finds one that is willing.
+    cluster.start(leader);
+    cluster.node(leader).campaign(Candidacy::Reluctant);
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    let barred = cluster.leader().await;
+    cluster.node(barred).campaign(Candidacy::Barred);
+    eventually("another leads", || cluster.leads().filter(|id| *id != barred)).await;
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    cluster.node(barred).campaign(Candidacy::Willing);
+    eventually("whoever wants to leads", || (cluster.leads() == Some(barred)).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_far_behind_is_not_asked_to_lead() {
     let cluster = Cluster::of(3).await;
     cluster.write().await;
     let leader = cluster.leader().await;
     let (behind, third) = ((1..=3).find(|id| *id != leader).unwrap(), (1..=3).rfind(|id| *id != leader).unwrap());
     let node = cluster.node(leader);
-    cluster.node(third).campaign(false);
+    cluster.node(third).campaign(Candidacy::Barred);
     cluster.isolate(behind);
     for _ in 0..100 {
         cluster.write().await;
@@ -333,7 +376,7 @@ async fn whoever_is_far_behind_is_not_asked_to_lead() {
     eventually("it is heard", || of_it().heard_ms.is_some_and(|ms| ms < 100).then_some(())).await;
     eventually("it hears", || (cluster.node(behind).leadership().borrow().leader == Some(leader)).then_some(())).await;
     let term = node.leadership().borrow().term;
-    node.campaign(false);
+    node.campaign(Candidacy::Barred);
     for _ in 0..4 {
         assert_eq!(node.hand_over(None).await, Err(ChangeError::Timeout));
         assert_eq!(node.read_point().await, Ok(()));
@@ -356,7 +399,7 @@ async fn a_leader_that_lost_its_majority_for_a_moment_leads_on() {
     let leader = cluster.leader().await;
     let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     // Nobody else takes over meanwhile, and nothing but the majority changes.
-    others.iter().for_each(|id| cluster.node(*id).campaign(false));
+    others.iter().for_each(|id| cluster.node(*id).campaign(Candidacy::Barred));
     let term = cluster.node(leader).leadership().borrow().term;
     cluster.isolate(leader);
     eventually("it notices", || (!cluster.node(leader).leads()).then_some(())).await;
@@ -375,7 +418,7 @@ async fn a_leader_whose_heir_agrees_and_does_nothing_goes_on() {
         cluster.agree(last).await;
         let leader = cluster.leader().await;
         let (heir, third) = ((1..=3).find(|id| *id != leader).unwrap(), (1..=3).rfind(|id| *id != leader).unwrap());
-        cluster.node(third).campaign(false);
+        cluster.node(third).campaign(Candidacy::Barred);
         // It stands, and cannot: its disk does not take its vote.
         cluster.running[&heir].disk.hold();
         let node = cluster.node(leader);
@@ -392,7 +435,7 @@ async fn a_leader_whose_heir_agrees_and_does_nothing_goes_on() {
         cluster.write().await;
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         assert_eq!(cluster.leader().await, leader);
-        cluster.node(third).campaign(true);
+        cluster.node(third).campaign(Candidacy::Willing);
         if vanishes {
             cluster.start(heir);
         } else {

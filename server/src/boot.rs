@@ -15,7 +15,7 @@ use keyward_crypto::KeyFileSeal;
 use keyward_model::event::{EventKind, EventOutcome, LogPlace};
 use keyward_model::{Clock, Command, Entropy, Id, Secret, SecretBytes, Table};
 use keyward_raft::fs::OsFs;
-use keyward_raft::{Node, REMOVED, StartError, Timing};
+use keyward_raft::{Candidacy, Node, REMOVED, StartError, Timing};
 use keyward_storage::{Store, StoreError};
 use tokio::sync::watch;
 
@@ -211,7 +211,7 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations, keys));
     unseal_by_key_file(&config, &store, &barrier, cluster.node())?;
     if (barrier.is_sealed() || is_gone) && !barrier.node().is_alone() {
-        barrier.node().campaign(false); // it could not write, or is about to be taken away
+        barrier.node().campaign(Candidacy::Barred); // it could not write, or is about to be taken away
     }
     let tls = Acceptor::from_config(&config.listen, &config.data.join("tls"), clock.now().seconds())?;
     let listeners = listen(&mut config)?;

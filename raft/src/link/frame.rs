@@ -61,7 +61,7 @@ pub(crate) enum Kind {
     Chunk = 10,
     /// That was all of it.
     Finish = 11,
-    /// Would the node take over if it were asked to lead?
+    /// How ready is the node to take over?
     Stands = 12,
 }
 

@@ -20,6 +20,7 @@ use super::message::{
     encode_appended, encode_differs, encode_read_point, encode_transferred, encode_voted,
 };
 use crate::applier::Standing;
+use crate::candidacy::Candidacy;
 use crate::loss::Loss;
 use crate::machine::Machine;
 use crate::reads::{ReadError, Reads};
@@ -158,9 +159,10 @@ impl Host {
             }
             Kind::Transfer => {
                 let request = decode_transfer(&body).ok_or_else(broken)?;
-                let stands = self.roster.campaigns() || *request.to_node_id() != self.roster.node_id();
+                let is_for_it = *request.to_node_id() == self.roster.node_id();
+                let is_barred = self.roster.candidacy() == Candidacy::Barred;
                 Box::pin(async move {
-                    if !stands {
+                    if is_for_it && is_barred {
                         return Ok((kind, id, encode_transferred(None)));
                     }
                     let response = raft.handle_transfer_leader(request).await.map_err(|error| stopped(&error))?;
@@ -168,8 +170,8 @@ impl Host {
                 })
             }
             Kind::Stands => {
-                let stands = self.roster.campaigns();
-                Box::pin(async move { Ok((kind, id, vec![stands.into()])) })
+                let candidacy = self.roster.candidacy();
+                Box::pin(async move { Ok((kind, id, vec![candidacy.encode()])) })
             }
             Kind::ReadPoint => {
                 let index = self.reads.index();

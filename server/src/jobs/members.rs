@@ -12,7 +12,7 @@ use std::time::Duration;
 use keyward_model::Id;
 use keyward_model::Table;
 use keyward_model::event::EventKind;
-use keyward_raft::{ChangeError, Member, Role};
+use keyward_raft::{Candidacy, ChangeError, Member, Role};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -79,7 +79,7 @@ struct Memory {
     /// Whether this node came without a seal and waits for the state that holds it.
     waits_for_seal: bool,
     /// What Raft was told about standing for election.
-    may_lead: Option<bool>,
+    candidacy: Option<Candidacy>,
 }
 
 /// Looks after the members until the server stops.
@@ -126,7 +126,7 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
             }
         }
     }
-    may_lead(worker, memory, now).await;
+    campaign(worker, memory, now).await;
     renewal::give_way(worker);
     if let Err(refusal) = rotation::follow(worker) {
         tracing::warn!(?refusal, "the node authorities to trust are looked at again in a moment");
@@ -158,12 +158,12 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
     }
 }
 
-/// A node that could not write does not stand for election: one that is sealed, whose disk is full, or whose audit is late.
-/// Nor does one that was removed and is still a member for Raft: only another leader can end that. One that leads lets
-/// another; one that was removed and hears of no leader asks the others whether it is done.
+/// A node that is sealed does not lead. Nor does one that was removed and is still a member for Raft: only another leader can
+/// end that; if it hears of none it asks the others whether it is done. One whose disk is full, or whose audit is late, could
+/// not write, and leaves the lead to others. One that leads lets another.
 ///
 /// WHY: where all disks are full somebody has to lead nevertheless, or nobody could read.
-async fn may_lead(worker: &Worker, memory: &mut Memory, now: Instant) {
+async fn campaign(worker: &Worker, memory: &mut Memory, now: Instant) {
     let node = worker.app.barrier.node();
     let (leads, leader) = (node.leads(), node.leadership().borrow().leader);
     if leader.is_some() || memory.led.is_none() {
@@ -172,18 +172,26 @@ async fn may_lead(worker: &Worker, memory: &mut Memory, now: Instant) {
     let is_led = memory.led.is_some_and(|led| now - led < LEADERLESS);
     let is_gone = rows::is_gone(worker.reader(), worker.app.cluster.number()).unwrap_or(false);
     let is_sealed = worker.app.barrier.is_sealed();
-    let may = node.is_alone() || !(is_sealed || is_gone || (has_no_space(worker, memory, now) && is_led));
-    if memory.may_lead != Some(may) {
-        node.campaign(may);
-        memory.may_lead = Some(may);
+    let candidacy = if node.is_alone() {
+        Candidacy::Willing
+    } else if is_sealed || is_gone {
+        Candidacy::Barred
+    } else if has_no_space(worker, memory, now) && is_led {
+        Candidacy::Reluctant
+    } else {
+        Candidacy::Willing
+    };
+    if memory.candidacy != Some(candidacy) {
+        node.campaign(candidacy);
+        memory.candidacy = Some(candidacy);
     }
     if is_gone && leader.is_none() && memory.greet_after.is_none_or(|after| now >= after) {
         memory.greet_after = Some(now + LEADER_AFTER);
         node.greet();
     }
-    if !may && leads && memory.yield_after.is_none_or(|after| now >= after) {
+    if candidacy != Candidacy::Willing && leads && memory.yield_after.is_none_or(|after| now >= after) {
         memory.yield_after = Some(now + AGAIN_AFTER);
-        if let Err(error) = node.hand_over(None).await {
+        if let Err(error) = node.step_aside().await {
             tracing::warn!(
                 error = %error, is_sealed, is_gone,
                 "this node leads and is sealed, was removed, or has no space, and no other one can take over"
