@@ -399,6 +399,11 @@ impl Node {
         self.roster.leading_term().filter(|term| self.host.standing.applied_term() == *term)
     }
 
+    /// For how long this node has led without a settled term. Cheap.
+    pub fn unsettled_for(&self) -> Option<Duration> {
+        self.roster.led_for().filter(|_| self.settled_term().is_none())
+    }
+
     /// Whether this node is the only voter, leads, and nobody is being added. Cheap.
     pub fn is_alone(&self) -> bool {
         self.roster.is_alone()

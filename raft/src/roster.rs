@@ -148,6 +148,13 @@ impl Roster {
         leadership.leads.then_some(leadership.term)
     }
 
+    /// How long this node has led, at the most: since when it has seen the term in which it leads.
+    pub(crate) fn led_for(&self) -> Option<Duration> {
+        let term = self.leading_term()?;
+        let (seen, since) = *self.leads_since.lock().unwrap_or_else(PoisonError::into_inner);
+        (seen == term).then(|| since.elapsed())
+    }
+
     /// How ready this node is to lead.
     pub(crate) fn candidacy(&self) -> Candidacy {
         *self.candidacy.borrow()

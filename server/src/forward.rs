@@ -19,7 +19,6 @@ use keyward_model::Id;
 use keyward_raft::ReadError;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::api;
 use crate::app::Worker;
 use crate::cluster::dialer::dial;
 use crate::cluster::heads::{self, NotTaken};
@@ -238,8 +237,7 @@ async fn try_settle_passed_on(worker: &Rc<Worker>, peer: u64, request: &Rc<Reque
 /// how many milliseconds it may be behind. `None` if nobody leads who could tell.
 async fn reach(worker: &Worker, request: &Request) -> Result<Option<u64>, Refusal> {
     let node = worker.app.barrier.node();
-    let takes_it = node.settled_term().is_some() || (node.leads() && api::is_for_any_leader(request));
-    if request.needs_leader() && takes_it {
+    if request.needs_leader() && pep::led_term(worker, request).is_some() {
         // WHY: what it commits shows that this node leads, and costs no question of its own; the PEP asks it for the rest.
         return Ok(Some(0));
     }

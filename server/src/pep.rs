@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keyward_model::Id;
 
@@ -32,6 +33,9 @@ use crate::repeat::Mark;
 
 /// A term in which nobody leads: what is found in a state that lacks something is neither told nor committed.
 const NO_TERM: u64 = 0;
+/// How long a leader's state must have lacked something before it is told to step down all the same. Just elected it lacks
+/// something for a moment, and that may be the end of the token that asks.
+pub(crate) const UNSETTLED_MIN: Duration = Duration::from_secs(5);
 
 /// Step 1's proof: who is calling.
 #[derive(Debug)]
@@ -140,10 +144,7 @@ async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
     let facts =
         RefCell::new(Facts::new(request.id, request.received, Some(request.source), api::channel(request.face)));
     if speaks_for_all(worker, request) {
-        let term = worker.app.barrier.node().settled_term();
-        let Some(term) = term.or(api::is_for_any_leader(request).then_some(NO_TERM)) else {
-            return Ending::Elsewhere(Elsewhere::NotLeader);
-        };
+        let Some(term) = led_term(worker, request) else { return Ending::Elsewhere(Elsewhere::NotLeader) };
         facts.borrow_mut().term = Some(term);
     }
     let ended = match steps(worker, request, &facts, footing).await {
@@ -167,6 +168,14 @@ async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
         }
         Err(refusal) => Ending::Answered(tell(worker, request, &facts.into_inner(), &refusal).await),
     }
+}
+
+/// The term in which this node leads and may answer the request without a read point before; none that is one, for what any
+/// leader takes, from one whose state has lacked something for long.
+pub(crate) fn led_term(worker: &Worker, request: &Request) -> Option<u64> {
+    let node = worker.app.barrier.node();
+    let is_stuck = || node.unsettled_for().is_some_and(|time| time >= UNSETTLED_MIN);
+    node.settled_term().or_else(|| (api::is_for_any_leader(request) && is_stuck()).then_some(NO_TERM))
 }
 
 /// Whether this node answers as the leader, without a read point before: what it says has to be of the term in which it leads.

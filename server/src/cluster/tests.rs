@@ -20,6 +20,7 @@ use crate::barrier::Columns;
 use crate::boot::{self, Running, tests::ask};
 use crate::clock::{OsEntropy, SystemClock};
 use crate::config::{Config, Listen, Tls};
+use crate::pep::UNSETTLED_MIN;
 use crate::record::Facts;
 use crate::refusal::Refusal;
 
@@ -591,6 +592,10 @@ fn whoever_leads_and_lacks_something_steps_down_when_told() {
     for asked in [&two, &one.0] {
         let (held, _) = lead_lacking_something(&one, &two);
         let step_down = |token| ask(asked.app.config.listen.address, token, "PUT", "sys/step-down", "{}").0;
+        // Just elected it lacks something for a moment, which may be the end of the token that asks.
+        assert_eq!(step_down(&one.1), 503);
+        let node = two.app.barrier.node();
+        until("it is stuck", || node.unsettled_for().is_some_and(|time| time >= UNSETTLED_MIN));
         assert_eq!(step_down("nobody's"), 503, "who may ask is not known there yet");
         assert_eq!(step_down(&one.1), 204);
         until("the first one leads", || one.0.app.barrier.node().settled_term().is_some());
