@@ -169,7 +169,12 @@ impl App {
     /// # Errors
     /// [`Refusal::AuditUnavailable`].
     pub fn audit_ready(&self) -> Result<(), Refusal> {
-        if self.outcomes.flush() { Ok(()) } else { Err(Refusal::AuditUnavailable) }
+        if self.outcomes.is_late() { Err(Refusal::AuditUnavailable) } else { Ok(()) }
+    }
+
+    /// Tries to write the records that wait for the audit file. False if they go on waiting.
+    pub fn catch_up_audit(&self) -> bool {
+        self.outcomes.flush()
     }
 
     /// Whether records of writes wait for the audit file. Only looks.

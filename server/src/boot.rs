@@ -278,6 +278,7 @@ impl Running {
             drop(worker.join());
         }
         let well = !self.failure.happened();
+        self.app.catch_up_audit();
         if well {
             let given = on_this_thread(&self.app, async |worker| {
                 heads::last(&worker).await;
@@ -292,6 +293,9 @@ impl Running {
         let stopped = runtime.and_then(|runtime| runtime.block_on(self.app.barrier.node().shutdown()));
         if let Err(error) = stopped {
             tracing::error!(error = %error, "the node did not stop cleanly; it recovers at the next start");
+        }
+        if !self.app.catch_up_audit() {
+            tracing::warn!("records of writes have no space in the audit file: the next start makes them of the log");
         }
         let journal = self.app.journal();
         if let Err(error) = journal.last_checkpoint(self.app.barrier.now()).and_then(|()| journal.sync()) {

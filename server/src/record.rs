@@ -273,9 +273,9 @@ impl Recorder {
     }
 }
 
-/// Records of applied commands that may wait for the audit file, in bytes. One that leads takes no more writes before: what it
-/// took is less than this.
-const WAITING_BYTES_MAX: usize = 8 << 20;
+/// Records of applied commands that may wait for the audit file, in bytes: those of all the commands that a leader may have
+/// taken before it hears that it must not, and more.
+const WAITING_BYTES_MAX: usize = 16 << 20;
 
 /// The records of applied commands on their way into the audit file. Their intents are durable in the log, so they are
 /// appended without a flush, and what a full disk does not take now is kept and appended later.
@@ -328,7 +328,7 @@ impl Outcomes {
                 tracing::error!(index = place.index, "a command carries an audit record that cannot be read");
             }
         }
-        // What waits already is tried again a moment later, all at once: not with each entry.
+        // What waits already is tried again by a job, all at once: not with each entry.
         if !self.is_late() {
             self.append(&mut batch);
         }
@@ -345,7 +345,7 @@ impl Outcomes {
         !self.is_late() || self.lock().size() <= WAITING_BYTES_MAX || self.flush()
     }
 
-    /// Whether everything so far is in the file. While it is not, the node takes no new writes.
+    /// Tries again to write what waits. Whether everything so far is in the file; while it is not, the node takes no new writes.
     pub fn flush(&self) -> bool {
         if !self.is_late() {
             return true;

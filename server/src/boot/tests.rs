@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cluster::tests::until;
 use crate::config::{Listen, SealKind, Tls};
 use crate::mounts::Closed;
 
@@ -291,4 +292,37 @@ fn a_sealed_node_tells_its_numbers_where_that_is_said() {
         }
         assert!(running.stop());
     }
+}
+
+#[test]
+fn records_that_waited_for_space_are_written_with_no_write_after_them_and_before_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let (audit, away) = (folder.path().join("data/audit"), folder.path().join("away"));
+    let mut small = config(folder.path());
+    small.audit.segment_bytes = 1 << 20;
+    let running = start(small, None).unwrap();
+    let (app, address) = (Arc::clone(&running.app), running.app.config.listen.address);
+    let root = ask(address, "", "POST", "sys/init", "{}").1["root_token"].as_str().unwrap().to_owned();
+    let applied = || app.store.reader().unwrap().meta().unwrap().applied.unwrap().index;
+    let run_late = || {
+        // The next file cannot be made.
+        fs::rename(&audit, &away).unwrap();
+        for number in 0.. {
+            if app.audit_is_late() {
+                break;
+            }
+            assert!(number < 10_000, "the file does not end");
+            ask(address, &root, "PUT", "cubbyhole/x", &json!({ "x": number }).to_string());
+        }
+        let waits = applied();
+        assert!(app.journal().last_index() < waits);
+        fs::rename(&away, &audit).unwrap();
+        waits
+    };
+    let waits = run_late();
+    until("what waited is written", || !app.audit_is_late());
+    assert!(app.journal().last_index() >= waits);
+    let waits = run_late();
+    assert!(running.stop());
+    assert!(app.journal().last_index() >= waits);
 }

@@ -49,4 +49,4 @@ pub mod recovery;
 pub use node::Cluster;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -63,7 +63,7 @@ pub(super) fn join(config: &Config, token: &str) -> Result<(), JoinError> {
 }
 
 /// Waits until it is so.
-pub(super) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let (_never, pause) = mpsc::channel::<()>();
     for _ in 0..TURNS_MAX {
         if holds() {

@@ -16,7 +16,7 @@ use keyward_raft::{Candidacy, ChangeError, Member, Role};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::app::Worker;
+use crate::app::{App, Worker};
 use crate::barrier::Draft;
 use crate::boot;
 use crate::cluster::recovery::Recovery;
@@ -73,7 +73,6 @@ struct Memory {
     yield_after: Option<Instant>,
     greet_after: Option<Instant>,
     recover_after: Option<Instant>,
-    audit_after: Option<Instant>,
     /// When a leader was last known.
     led: Option<Instant>,
     /// Whether this node came without a seal and waits for the state that holds it.
@@ -176,7 +175,7 @@ async fn campaign(worker: &Worker, memory: &mut Memory, now: Instant) {
         Candidacy::Willing
     } else if is_sealed || is_gone {
         Candidacy::Barred
-    } else if has_no_space(worker, memory, now) && is_led {
+    } else if has_no_space(&worker.app) && is_led {
         Candidacy::Reluctant
     } else {
         Candidacy::Willing
@@ -201,12 +200,7 @@ async fn campaign(worker: &Worker, memory: &mut Memory, now: Instant) {
 }
 
 /// Whether this node would refuse writes for want of space, for its state or its audit.
-fn has_no_space(worker: &Worker, memory: &mut Memory, now: Instant) -> bool {
-    let app = &worker.app;
-    if app.audit_is_late() && memory.audit_after.is_none_or(|after| now >= after) {
-        memory.audit_after = Some(now + LEADER_AFTER);
-        drop(app.audit_ready()); // nobody else may try, where nothing is written
-    }
+fn has_no_space(app: &App) -> bool {
     app.audit_is_late() || app.barrier.node().status().disk_full
 }
 

@@ -41,6 +41,8 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
             _ = tick.tick() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
+        // Refused writes only look: each of them would try all that waits.
+        worker.app.catch_up_audit();
         if let Err(error) = worker.app.journal().checkpoint(worker.app.barrier.now()) {
             tracing::warn!(error = %error, "the audit checkpoint is late");
         }
