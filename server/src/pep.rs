@@ -35,7 +35,7 @@ use crate::repeat::Mark;
 const NO_TERM: u64 = 0;
 /// How long a leader's state must have lacked something before it is told to step down all the same. Just elected it lacks
 /// something for a moment, and that may be the end of the token that asks.
-pub(crate) const UNSETTLED_MIN: Duration = Duration::from_secs(5);
+pub(crate) const UNSETTLED_MIN: Duration = Duration::from_secs(8);
 
 /// Step 1's proof: who is calling.
 #[derive(Debug)]
