@@ -3,7 +3,7 @@
 /// Whether a node is to lead; the later, the rather.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Candidacy {
-    /// It must not: it could answer nobody, or is about to be taken away.
+    /// It must not: it could answer nobody, or is about to be taken away, or to end.
     Barred,
     /// It would rather not, and does where nobody else can: it could answer reads only.
     Reluctant,

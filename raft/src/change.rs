@@ -150,7 +150,12 @@ impl Changes {
 
     /// Lets `to` lead, or whoever is the readiest: somebody asked for it, or this node ends.
     pub(crate) async fn hand_over(&self, to: Option<u64>) -> Result<(), ChangeError> {
-        self.hand_over_to(to, Candidacy::Reluctant).await
+        let least = match self.roster.candidacy() {
+            Candidacy::Barred | Candidacy::Reluctant => Candidacy::Reluctant,
+            // Whoever is less ready than this node would give it back.
+            Candidacy::Willing => Candidacy::Willing,
+        };
+        self.hand_over_to(to, least).await
     }
 
     /// Lets somebody lead who is readier to than this node.

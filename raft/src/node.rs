@@ -316,7 +316,7 @@ impl Node {
     }
 
     /// Hands leadership to `to`, or to the readiest of the voters, and of those to the one that has most: somebody asked for
-    /// it, or this node ends. Returns when another leads.
+    /// it, or this node ends. A node that is willing hands over only to one that is, too. Returns when another leads.
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -360,6 +360,17 @@ impl Node {
     pub fn campaign(&self, candidacy: Candidacy) {
         self.roster.set_candidacy(candidacy);
         self.raft.runtime_config().elect(candidacy == Candidacy::Willing);
+        // Looked at last: the node may have been retired meanwhile.
+        if self.roster.candidacy() == Candidacy::Barred {
+            self.raft.runtime_config().elect(false);
+        }
+    }
+
+    /// Says that this node is about to end: from now on it is barred, whatever [`Node::campaign`] says. If it leads, call
+    /// [`Node::hand_over`] next: whoever takes over does not hand it back.
+    pub fn retire(&self) {
+        self.roster.retire();
+        self.raft.runtime_config().elect(false);
     }
 
     /// Reaches out to all other members: should this node have been removed, they say so, and it stops. For one that does not
@@ -429,6 +440,7 @@ impl Node {
     pub async fn shutdown(&self) -> io::Result<()> {
         let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(stop) = stop else { return Ok(()) };
+        self.retire();
         self.coalescer.close();
         let (sender, receiver) = oneshot::channel();
         let gone = || io::Error::other("the node stopped before");

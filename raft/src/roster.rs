@@ -59,6 +59,8 @@ pub(crate) struct Roster {
     alone: AtomicBool,
     leads: AtomicBool,
     candidacy: watch::Sender<Candidacy>,
+    /// This node is about to end.
+    retired: AtomicBool,
     leadership: watch::Sender<Leadership>,
     /// Changes under way. While there are any, this node is not alone.
     changes: AtomicUsize,
@@ -101,6 +103,7 @@ impl Roster {
             alone: AtomicBool::new(false),
             leads: AtomicBool::new(false),
             candidacy: watch::Sender::new(Candidacy::Willing),
+            retired: AtomicBool::new(false),
             leadership: watch::Sender::new(Leadership::default()),
             changes: AtomicUsize::new(0),
             sole_voter: AtomicBool::new(false),
@@ -157,18 +160,28 @@ impl Roster {
 
     /// How ready this node is to lead.
     pub(crate) fn candidacy(&self) -> Candidacy {
-        *self.candidacy.borrow()
+        if self.is_retired() { Candidacy::Barred } else { *self.candidacy.borrow() }
     }
 
-    /// Sets how ready this node is to lead.
+    /// Sets how ready this node is to lead; it counts until the node is about to end.
     pub(crate) fn set_candidacy(&self, candidacy: Candidacy) {
         self.candidacy.send_replace(candidacy);
     }
 
-    /// Returns when this node leads and does not want to.
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// This node is about to end: it is barred for good.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// Returns when this node leads and does not want to. Not for one that is about to end: whoever ends it hands over, once
+    /// what is under way has landed.
     pub(crate) async fn leads_unwillingly(&self) {
         let (mut leadership, mut candidacy) = (self.leadership(), self.candidacy.subscribe());
-        while !self.leads() || self.candidacy() == Candidacy::Willing {
+        while !self.leads() || self.is_retired() || self.candidacy() == Candidacy::Willing {
             // Fails only without a sender, which is here.
             tokio::select! {
                 _ = candidacy.changed() => {}

@@ -358,6 +358,36 @@ async fn where_nobody_wants_to_lead_another_does_when_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_handed_over_does_not_come_back() {
+    let cluster = Cluster::of(3).await;
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    let leader = cluster.leader().await;
+    let node = cluster.node(leader);
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    others.iter().for_each(|id| cluster.node(*id).campaign(Candidacy::Reluctant));
+    let term = node.leadership().borrow().term;
+    assert_eq!(node.hand_over(None).await, Err(ChangeError::Timeout), "nobody would keep it");
+    let led = *node.leadership().borrow();
+    assert!(led.leads && led.term == term, "{led:?}");
+    // About to end, and not ended: nobody gives it back, whatever else is said of it.
+    node.retire();
+    node.campaign(Candidacy::Willing);
+    node.hand_over(None).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let heir = cluster.leader().await;
+    assert_ne!(heir, leader);
+    assert_eq!(cluster.node(heir).leadership().borrow().term, term + 1, "{}", cluster.show());
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    // A clean stop is one that is about to end, without being told.
+    let third = others.into_iter().find(|id| *id != heir).unwrap();
+    cluster.node(heir).campaign(Candidacy::Willing);
+    cluster.node(heir).shutdown().await.unwrap();
+    assert_eq!(cluster.node(heir).leadership().borrow().leader, Some(third));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_far_behind_is_not_asked_to_lead() {
     let cluster = Cluster::of(3).await;
     cluster.write().await;

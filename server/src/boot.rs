@@ -265,8 +265,9 @@ impl Running {
 
     /// Lets requests under way finish, then stops node and journal. Returns whether all was well.
     pub fn stop(self) -> bool {
-        // First of all: whoever leads next takes what comes while this node finishes what it has.
+        // First of all: whoever leads next takes what comes while this node finishes what it has, and does not give it back.
         let node = self.app.barrier.node();
+        node.retire();
         if node.leads() && !node.is_alone() {
             let handing_over = tokio::runtime::Builder::new_current_thread().enable_time().build();
             if let Ok(Err(error)) = handing_over.map(|runtime| runtime.block_on(node.hand_over(None))) {
