@@ -25,8 +25,11 @@ const CHANGE_MAX: Duration = Duration::from_secs(10);
 const TAKE_OVER_MAX: Duration = Duration::from_secs(1);
 /// Whoever was not heard for so long is not asked to take over unless by name.
 const SILENT_MS: u64 = 250;
-/// Nor is whoever lacks more entries than may be on their way to one that keeps up: it would first have to get them, in the
-/// moment in which nobody can read or write.
+/// Nor is whoever lacks more entries than this: it would first have to get them, in the moment in which nobody can read or
+/// write.
+///
+/// WHY: appends that are under way go on when a leader hands over, but there may be 64 of them with 1024 entries each. This is
+/// about what one that keeps up lacks at any moment.
 const LAG_MAX: u64 = 64;
 
 /// Why the members or the leader did not change as asked.
@@ -148,14 +151,25 @@ impl Changes {
         if joint { self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await } else { Ok(()) }
     }
 
-    /// Lets `to` lead, or whoever is the readiest: somebody asked for it, or this node ends.
+    /// Lets `to` lead, or whoever is the readiest: somebody asked for it, or this node ends. If nobody can but one that lacks
+    /// too much, it is given a moment to catch up.
     pub(crate) async fn hand_over(&self, to: Option<u64>) -> Result<(), ChangeError> {
         let least = match self.roster.candidacy() {
             Candidacy::Barred | Candidacy::Reluctant => Candidacy::Reluctant,
             // Whoever is less ready than this node would give it back.
             Candidacy::Willing => Candidacy::Willing,
         };
-        self.hand_over_to(to, least).await
+        let (until, mut metrics) = (Instant::now() + TAKE_OVER_MAX, self.raft.metrics());
+        while !self.hand_over_to(to, least).await? {
+            if to.is_some() || Instant::now() >= until || !self.has_heir(least).await? {
+                return Err(ChangeError::Timeout);
+            }
+            // Looked at once more when the time is up.
+            if let Ok(changed) = timeout_at(until, metrics.changed()).await {
+                changed.map_err(|_| ChangeError::Stopped)?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets somebody lead who is readier to than this node.
@@ -164,16 +178,17 @@ impl Changes {
             Candidacy::Barred => Candidacy::Reluctant,
             Candidacy::Reluctant | Candidacy::Willing => Candidacy::Willing,
         };
-        self.hand_over_to(None, least).await
+        if self.hand_over_to(None, least).await? { Ok(()) } else { Err(ChangeError::Timeout) }
     }
 
-    async fn hand_over_to(&self, to: Option<u64>, least: Candidacy) -> Result<(), ChangeError> {
+    /// Returns whether this node leads no more; `false` if there was nobody to ask.
+    async fn hand_over_to(&self, to: Option<u64>, least: Candidacy) -> Result<bool, ChangeError> {
         if to == Some(self.roster.node_id()) && self.roster.leads() {
-            return Ok(());
+            return Ok(true);
         }
         let mut leadership = self.roster.leadership();
         let mut asked = None;
-        let candidates = self.candidates(to)?;
+        let candidates = self.candidates(to, LAG_MAX)?;
         let turns = [Candidacy::Willing, Candidacy::Reluctant].into_iter().filter(|turn| *turn >= least);
         let turns: Vec<_> = turns.flat_map(|turn| candidates.iter().map(move |candidate| (turn, *candidate))).collect();
         for (turn, candidate) in turns {
@@ -189,7 +204,7 @@ impl Changes {
             self.raft.trigger().transfer_leader(candidate).await.map_err(|_| ChangeError::Stopped)?;
             let other = leadership.wait_for(|now| !now.leads && now.leader.is_some());
             match timeout_at(Instant::now() + TAKE_OVER_MAX, other).await {
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(_)) => return Ok(true),
                 Ok(Err(_)) => return Err(ChangeError::Stopped),
                 Err(_) => {}
             }
@@ -199,9 +214,18 @@ impl Changes {
                 self.stand_down(vote, candidate).await?;
                 Err(ChangeError::Timeout)
             }
-            _ if self.roster.leads() => Err(ChangeError::Timeout),
-            _ => Ok(()),
+            _ => Ok(!self.roster.leads()),
         }
+    }
+
+    /// Whether somebody is heard who would lead, however much it lacks. Whoever does not answer just now may.
+    async fn has_heir(&self, least: Candidacy) -> Result<bool, ChangeError> {
+        for node in self.candidates(None, u64::MAX)? {
+            if self.candidacy(node).await.is_none_or(|candidacy| candidacy >= least) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn vote(&self) -> Vote {
@@ -236,13 +260,13 @@ impl Changes {
         Candidacy::decode(&link.call(Kind::Stands, Vec::new(), TAKE_OVER_MAX).await.ok()?)
     }
 
-    /// Whom to ask to take over, the one that has most first.
-    fn candidates(&self, to: Option<u64>) -> Result<Vec<u64>, ChangeError> {
+    /// Whom to ask to take over, the one that has most first: `to`, or those that lack `lag_max` entries at the most.
+    fn candidates(&self, to: Option<u64>, lag_max: u64) -> Result<Vec<u64>, ChangeError> {
         if !self.roster.leads() {
             return Err(ChangeError::NotLeader { leader: self.roster.leader() });
         }
         let own = self.roster.node_id();
-        let last = self.raft.data_metrics().borrow_watched().last_log.map_or(0, |last| last.index);
+        let last = self.raft.data_metrics().borrow_watched().last_log.map(|last| last.index);
         let mut voters = members(&self.raft);
         voters.retain(|member| member.role == Role::Voter && member.node != own);
         if let Some(node) = to {
@@ -252,8 +276,9 @@ impl Changes {
         if voters.is_empty() {
             return Err(ChangeError::LastVoter { node: own });
         }
-        let keeps_up = |matched: u64| matched.saturating_add(LAG_MAX) >= last;
-        voters.retain(|voter| voter.heard_ms.is_some_and(|ms| ms < SILENT_MS) && voter.matched.is_some_and(keeps_up));
+        let length = |last: Option<u64>| last.map_or(0, |index| index + 1);
+        let lag = |matched| length(last).saturating_sub(length(matched));
+        voters.retain(|voter| voter.heard_ms.is_some_and(|ms| ms < SILENT_MS) && lag(voter.matched) <= lag_max);
         voters.sort_by_key(|voter| std::cmp::Reverse(voter.matched));
         Ok(voters.into_iter().map(|voter| voter.node).collect())
     }
