@@ -278,8 +278,8 @@ impl Running {
         for worker in self.workers {
             drop(worker.join());
         }
-        let well = !self.failure.happened();
         self.app.catch_up_audit();
+        let well = !self.failure.happened();
         if well {
             let given = on_this_thread(&self.app, async |worker| {
                 heads::last(&worker).await;
@@ -302,7 +302,7 @@ impl Running {
         if let Err(error) = journal.last_checkpoint(self.app.barrier.now()).and_then(|()| journal.sync()) {
             tracing::error!(error = %error, "the audit journal was not flushed");
         }
-        well
+        well && !self.failure.happened()
     }
 }
 
