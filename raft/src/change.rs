@@ -176,7 +176,8 @@ impl Changes {
     pub(crate) async fn step_aside(&self) -> Result<(), ChangeError> {
         let least = match self.roster.candidacy() {
             Candidacy::Barred => Candidacy::Reluctant,
-            Candidacy::Reluctant | Candidacy::Willing => Candidacy::Willing,
+            Candidacy::Reluctant => Candidacy::Willing,
+            Candidacy::Willing => return Ok(()), // nobody is readier
         };
         if self.hand_over_to(None, least).await? { Ok(()) } else { Err(ChangeError::Timeout) }
     }

@@ -26,13 +26,10 @@ use crate::options::{Fresh, StartError, Timing};
 use crate::reads::{Reads, Rounds};
 use crate::roster::{REMOVED, Roster};
 use crate::store::{LogStore, Purging};
-use crate::submit::Coalescer;
+use crate::submit::{Coalescer, LANDING_MAX};
 use crate::transfer::{self, Outgoing, Receiver};
 use crate::transit::Transit;
 use crate::types::Types;
-
-/// How long a node that stops waits for what is under way, if others are needed for that.
-pub(crate) const LANDING_MAX: Duration = Duration::from_secs(2);
 
 /// Between two attempts to hand over, when nobody can take it.
 const NOBODY_PAUSE: Duration = Duration::from_millis(250);
@@ -116,7 +113,7 @@ impl Core {
             tokio::spawn(comparing),
             tokio::spawn(notice_removal(Arc::clone(&board), Arc::clone(&self.observer))),
             tokio::spawn(finish_changes(Arc::clone(&changes), Arc::clone(&roster))),
-            tokio::spawn(step_aside(changes, Arc::clone(&roster))),
+            tokio::spawn(step_aside(changes, Arc::clone(&roster), Arc::clone(&self.coalescer))),
             tokio::spawn(turn_away(Arc::clone(&self.coalescer), roster)),
             tokio::spawn(compact(raft.clone(), self.compact, self.log.clone())),
         ];
@@ -268,10 +265,18 @@ async fn finish_changes(changes: Arc<Changes>, roster: Arc<Roster>) {
 }
 
 /// Hands leadership over whenever this node has it and does not want it, as soon as there is somebody to take it.
-async fn step_aside(changes: Arc<Changes>, roster: Arc<Roster>) {
+async fn step_aside(changes: Arc<Changes>, roster: Arc<Roster>, coalescer: Arc<Coalescer>) {
+    let mut told = None;
     loop {
         roster.leads_unwillingly().await;
-        if changes.step_aside().await.is_err() {
+        let hold = coalescer.hold_landed().await;
+        let aside = changes.step_aside().await;
+        drop(hold);
+        if let Err(error) = aside {
+            let (term, candidacy) = (roster.leading_term(), roster.candidacy());
+            if told.replace((term, candidacy)) != Some((term, candidacy)) {
+                tracing::warn!(error = %error, ?candidacy, "this node leads, should not, and no other one can take over yet");
+            }
             tokio::time::sleep(NOBODY_PAUSE).await;
         }
     }

@@ -16,13 +16,12 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{EntryPayload, Raft};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::timeout;
 
 use crate::applier::{Applier, Standing, to_position};
 use crate::candidacy::Candidacy;
 use crate::change::{ChangeError, Changes, members};
 use crate::checkpoint::Dirty;
-use crate::core::{Core, LANDING_MAX, Started, check_together};
+use crate::core::{Core, Started, check_together};
 use crate::jobs::Jobs;
 use crate::link::frame::Kind;
 use crate::link::message::Lane;
@@ -321,30 +320,12 @@ impl Node {
     /// # Errors
     /// [`ChangeError`].
     pub async fn hand_over(&self, to: Option<u64>) -> Result<(), ChangeError> {
-        self.once_landed(move |changes| async move { changes.hand_over(to).await }).await
-    }
-
-    /// As [`Node::hand_over`], of this node's own accord: only to one that is readier to lead than this one.
-    ///
-    /// # Errors
-    /// [`ChangeError`].
-    pub async fn step_aside(&self) -> Result<(), ChangeError> {
-        self.once_landed(|changes| async move { changes.step_aside().await }).await
-    }
-
-    /// Runs a change of the leader. What is on its way lands first, and what comes waits: nobody's outcome gets lost between
-    /// two leaders.
-    async fn once_landed<F>(&self, change: impl FnOnce(Arc<Changes>) -> F + Send + 'static) -> Result<(), ChangeError>
-    where
-        F: Future<Output = Result<(), ChangeError>> + Send + 'static,
-    {
         let coalescer = Arc::clone(&self.coalescer);
-        let landed_first = |changes: Arc<Changes>| async move {
-            let _hold = coalescer.hold();
-            drop(timeout(LANDING_MAX, coalescer.landed()).await);
-            change(changes).await
+        let handing_over = |changes: Arc<Changes>| async move {
+            let _hold = coalescer.hold_landed().await;
+            changes.hand_over(to).await
         };
-        self.change(landed_first).await
+        self.change(handing_over).await
     }
 
     /// Runs a change on the raft thread, where its timers are.

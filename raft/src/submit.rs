@@ -9,12 +9,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use keyward_model::command::encode_batch;
 use keyward_model::{Command, Outcome};
 use openraft::errors::ClientWriteError;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 
 use crate::answer::Answer;
 use crate::flight::{Flight, Passengers, Waiter};
@@ -35,6 +37,9 @@ const IN_FLIGHT_MAX: usize = 2;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// What a log record and a segment need beside an entry's bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 8 << 10;
+
+/// How long what is under way is waited for before another node is to lead.
+pub(crate) const LANDING_MAX: Duration = Duration::from_secs(2);
 
 /// Why a command did not get an outcome.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -202,6 +207,21 @@ impl Coalescer {
     pub(crate) fn hold(self: &Arc<Self>) -> Hold {
         self.queue().holds += 1;
         Hold(Arc::clone(self))
+    }
+
+    /// As [`Coalescer::hold`], and returns when what is in flight has landed, has no space to, or has had its time: nobody's
+    /// outcome shall get lost between two leaders.
+    pub(crate) async fn hold_landed(self: &Arc<Self>) -> Hold {
+        let hold = self.hold();
+        let mut starving = self.log.starving();
+        let landing = async {
+            tokio::select! {
+                () = self.landed() => {}
+                _ = starving.wait_for(|starving| *starving) => {}
+            }
+        };
+        drop(timeout(LANDING_MAX, landing).await);
+        hold
     }
 
     /// Returns when no batch is in flight.

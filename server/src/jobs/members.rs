@@ -70,7 +70,6 @@ struct Memory {
     renew_after: Option<Instant>,
     change_after: Option<Instant>,
     unseal_after: Option<Instant>,
-    yield_after: Option<Instant>,
     greet_after: Option<Instant>,
     recover_after: Option<Instant>,
     /// When a leader was last known.
@@ -164,7 +163,7 @@ async fn turn(worker: &Worker, memory: &mut Memory) {
 /// WHY: where all disks are full somebody has to lead nevertheless, or nobody could read.
 async fn campaign(worker: &Worker, memory: &mut Memory, now: Instant) {
     let node = worker.app.barrier.node();
-    let (leads, leader) = (node.leads(), node.leadership().borrow().leader);
+    let leader = node.leadership().borrow().leader;
     if leader.is_some() || memory.led.is_none() {
         memory.led = Some(now);
     }
@@ -187,15 +186,6 @@ async fn campaign(worker: &Worker, memory: &mut Memory, now: Instant) {
     if is_gone && leader.is_none() && memory.greet_after.is_none_or(|after| now >= after) {
         memory.greet_after = Some(now + LEADER_AFTER);
         node.greet();
-    }
-    if candidacy != Candidacy::Willing && leads && memory.yield_after.is_none_or(|after| now >= after) {
-        memory.yield_after = Some(now + AGAIN_AFTER);
-        if let Err(error) = node.step_aside().await {
-            tracing::warn!(
-                error = %error, is_sealed, is_gone,
-                "this node leads and is sealed, was removed, or has no space, and no other one can take over"
-            );
-        }
     }
 }
 
