@@ -9,7 +9,11 @@ use serde_json::{Map, Value, json};
 use super::{Context, token};
 use crate::authn::token::Session;
 use crate::http::answer::Answer;
+use crate::http::fields::Field;
 use crate::refusal::Refusal;
+
+const PATH: Field = Field::texts("path");
+const PATHS: Field = Field::texts("paths");
 
 /// Answers to the three paths.
 ///
@@ -20,9 +24,9 @@ pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         return Err(Refusal::UnsupportedOperation);
     }
     match context.rest() {
-        "capabilities" => report(context, &["path", "paths", "token"], |_| given(context)),
-        "capabilities-self" => report(context, &["path", "paths", "token"], |own| Ok(Arc::clone(own))),
-        "capabilities-accessor" => report(context, &["accessor", "path", "paths"], |_| behind(context)),
+        "capabilities" => report(context, &[PATH, PATHS, token::TOKEN], |_| given(context)),
+        "capabilities-self" => report(context, &[PATH, PATHS, token::TOKEN], |own| Ok(Arc::clone(own))),
+        "capabilities-accessor" => report(context, &[token::ACCESSOR, PATH, PATHS], |_| behind(context)),
         _ => Err(Refusal::UnsupportedPath),
     }
 }
@@ -37,12 +41,12 @@ pub fn resultant_acl(context: &Context<'_>) -> Result<Answer, Refusal> {
     }
     let compiled = context.worker.acl(context.session()?)?;
     let answer = Answer::data(&Value::Object(compiled.1.resultant()));
-    Ok(context.with_parameter_warnings(answer, &[], &[]))
+    Ok(context.with_parameter_warnings(answer, &[]))
 }
 
 fn report(
     context: &Context<'_>,
-    declared: &[&str],
+    fields: &[Field],
     whose: impl FnOnce(&Arc<Session>) -> Result<Arc<Session>, Refusal>,
 ) -> Result<Answer, Refusal> {
     let session = whose(context.session()?)?;
@@ -53,7 +57,7 @@ fn report(
     if let [only] = paths.as_slice() {
         data.insert("capabilities".into(), json!(compiled.1.capabilities(only)));
     }
-    Ok(context.with_parameter_warnings(Answer::injected(&Value::Object(data)), declared, &[]))
+    Ok(context.with_parameter_warnings(Answer::injected(&Value::Object(data)), fields))
 }
 
 /// The paths to judge. `paths` wins over `path`.

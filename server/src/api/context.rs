@@ -11,7 +11,7 @@ use crate::app::Worker;
 use crate::authn::token::{self, Session};
 use crate::barrier::Draft;
 use crate::http::answer::Answer;
-use crate::http::fields::Params;
+use crate::http::fields::{Field, Params};
 use crate::http::request::Request;
 use crate::keys::Keys;
 use crate::mounts::{self, Kind, Mount};
@@ -235,14 +235,9 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
-    /// Adds the warnings about parameters that the endpoint does not know, or that the path gave.
-    pub fn with_parameter_warnings(&self, mut answer: Answer, declared: &[&str], captured: &[&str]) -> Answer {
-        if let Some(warning) = self.params.warn_ignored(&[declared, captured].concat()) {
-            answer.warn(warning);
-        }
-        if let Some(warning) = self.params.warn_replaced(captured) {
-            answer.warn(warning);
-        }
+    /// Adds the warnings about parameters that the path does not declare, or gives itself.
+    pub fn with_parameter_warnings(&self, mut answer: Answer, fields: &[Field]) -> Answer {
+        self.params.warnings(fields).into_iter().for_each(|warning| answer.warn(warning));
         answer
     }
 }

@@ -20,7 +20,7 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         }
         Operation::Read => {
             let value = kv1::read(context, own, path)?;
-            Ok(context.with_parameter_warnings(Answer::json(value.into_bytes()), &[], &[]))
+            Ok(context.with_parameter_warnings(Answer::json(value.into_bytes()), &kv1::FIELDS))
         }
         Operation::List => kv1::list(context, own, path),
         Operation::Create | Operation::Update if path.is_empty() => Err(Refusal::MalformedList("missing path".into())),

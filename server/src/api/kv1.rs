@@ -11,9 +11,13 @@ use crate::barrier::Columns;
 use crate::engine::tree::Tree;
 use crate::http::answer::{Answer, Form};
 use crate::http::duration;
+use crate::http::fields::Field;
 use crate::http::json::{Kind, Raw};
 use crate::record::Facts;
 use crate::refusal::Refusal;
+
+/// All that an entry's path declares: the path itself.
+pub const FIELDS: [Field; 1] = [Field::captured("path")];
 
 /// What the record says; the path is what the keyed reference is made of.
 pub fn describe<'a>(operation: Operation, rest: &'a str, facts: &mut Facts) -> Option<&'a str> {
@@ -58,7 +62,7 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
             if let Form::Envelope(envelope) = &mut answer.form {
                 envelope.lease_duration = lease;
             }
-            Ok(context.with_parameter_warnings(answer, &[], &[]))
+            Ok(context.with_parameter_warnings(answer, &FIELDS))
         }
         Operation::List | Operation::Scan => list(context, mount.id, path),
         Operation::Create | Operation::Update => {
@@ -102,7 +106,7 @@ pub fn list(context: &Context<'_>, mount: Id, folder: &str) -> Result<Answer, Re
         return Err(Refusal::Absent);
     }
     let data = if names.is_empty() { json!({}) } else { json!({ "keys": names }) };
-    Ok(context.with_parameter_warnings(Answer::data(&data), &[], &[]))
+    Ok(context.with_parameter_warnings(Answer::data(&data), &FIELDS))
 }
 
 /// Stores the whole body at `path`.

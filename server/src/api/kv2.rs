@@ -7,6 +7,8 @@ mod list;
 
 mod aliases;
 
+use std::borrow::Cow;
+
 use keyward_crypto::Keyring;
 use keyward_model::event::EventKind;
 use keyward_model::{Id, Table};
@@ -22,6 +24,7 @@ use crate::engine::kv::{
 };
 use crate::engine::tree::Tree;
 use crate::http::answer::{Answer, Form};
+use crate::http::fields::Field;
 use crate::http::json::Raw;
 use crate::mounts::{self, Mount};
 use crate::record::Facts;
@@ -64,6 +67,33 @@ fn family(rest: &str) -> (Family, &str) {
     };
     (family, path)
 }
+
+/// What every family but `config` takes from the path.
+const PATH: Field = Field::captured("path");
+/// Which version is read, by a name of our own.
+const ALIAS: Field = Field::text("alias");
+const DATA: [Field; 4] = [PATH, Field::int("version"), Field::map("options"), Field::map("data")];
+const DATA_READ: [Field; 5] = [PATH, Field::int("version"), Field::map("options"), Field::map("data"), ALIAS];
+const SUBKEYS: [Field; 4] = [PATH, Field::int("version"), Field::int("depth"), ALIAS];
+const VERSIONS: [Field; 2] = [PATH, Field::ints("versions")];
+const METADATA: [Field; 9] = [
+    PATH,
+    Field::bool("cas_required"),
+    Field::bool("metadata_cas_required"),
+    Field::int("max_versions"),
+    Field::duration("delete_version_after"),
+    Field::map("custom_metadata"),
+    Field::int("metadata_cas"),
+    Field::text("after"),
+    Field::limit("limit"),
+];
+const DETAILED_METADATA: [Field; 3] = [PATH, Field::text("after"), Field::limit("limit")];
+const CONFIG: [Field; 4] = [
+    Field::int("max_versions"),
+    Field::bool("cas_required"),
+    Field::bool("metadata_cas_required"),
+    Field::signed_duration("delete_version_after"),
+];
 
 /// Whether a first write below `rest` needs `create` instead of `update`.
 pub fn has_existence_check(rest: &str) -> bool {
@@ -110,7 +140,7 @@ pub fn secrets(mount: &Mount) -> Tree {
 pub fn act_now(context: &Context<'_>) -> Option<Result<Answer, Refusal>> {
     let mount = context.permit.mount().filter(|mount| mount.closed.is_none())?;
     match family(context.rest()) {
-        (Family::Config, _) => Some(Ok(show_config(mount))),
+        (Family::Config, _) => Some(show_config(context, mount)),
         (Family::Data, path) => Some(read(context, path)),
         (Family::Metadata, path) => Some(read_metadata(context, path)),
         (Family::Subkeys, path) => Some(read_subkeys(context, path)),
@@ -250,6 +280,7 @@ fn selector<'a>(context: &'a Context<'_>, alias: &'a mut String) -> Result<Selec
 }
 
 fn read(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
+    context.params.check(&DATA_READ)?;
     let mut alias = String::new();
     let selector = selector(context, &mut alias)?;
     if let Some(answer) = key_path(context, path)? {
@@ -274,10 +305,11 @@ fn read(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
         }
         Resolution::Disabled | Resolution::Absent => return Err(Refusal::Absent),
     };
-    Ok(context.with_parameter_warnings(answer, &["version", "alias"], &["path"]))
+    Ok(context.with_parameter_warnings(answer, &DATA_READ))
 }
 
 fn read_subkeys(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
+    context.params.check(&SUBKEYS)?;
     let mut alias = String::new();
     let selector = selector(context, &mut alias)?;
     let depth = context.params.int("depth")?.unwrap_or(0);
@@ -300,10 +332,11 @@ fn read_subkeys(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
         }
         Resolution::Disabled | Resolution::Absent => return Err(Refusal::Absent),
     };
-    Ok(context.with_parameter_warnings(answer, &["version", "depth", "alias"], &["path"]))
+    Ok(context.with_parameter_warnings(answer, &SUBKEYS))
 }
 
 fn read_metadata(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
+    context.params.check(&METADATA)?;
     if let Some(answer) = key_path(context, path)? {
         return Ok(answer);
     }
@@ -311,24 +344,23 @@ fn read_metadata(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
     let found = find(context, &keys, path)?.ok_or(Refusal::Absent)?;
     let mut out = Vec::with_capacity(512);
     render::metadata(&mut out, &found.record);
-    Ok(context.with_parameter_warnings(Answer::json(out), &[], &["path"]))
+    Ok(context.with_parameter_warnings(Answer::json(out), &METADATA))
 }
 
-/// The value and `cas` of a data write, in the order of Vault's checks.
-fn data_of<'a>(context: &'a Context<'_>) -> Result<(std::borrow::Cow<'a, str>, Option<i64>), Refusal> {
-    context.params.int("version")?;
-    let data = context.params.map("data")?;
+/// The value that is to be written.
+fn data_of<'a>(context: &'a Context<'_>) -> Result<Cow<'a, str>, Refusal> {
+    context.params.check(&DATA)?;
+    context.params.map("data")?.ok_or_else(|| Refusal::malformed("no data provided"))
+}
+
+/// The version that a write expects.
+fn cas_of(context: &Context<'_>) -> Result<Option<i64>, Refusal> {
     let options = context.params.map("options")?;
-    let data = data.ok_or_else(|| Refusal::malformed("no data provided"))?;
-    let cas = match &options {
-        Some(options) => cas_parameter(Raw::trusted(options))?,
-        None => None,
-    };
-    Ok((data, cas))
+    Ok(options.map(|options| cas_parameter(Raw::trusted(&options))).transpose()?.flatten())
 }
 
 fn written(context: &Context<'_>, record: &SecretRecord, number: u64) -> Answer {
-    context.with_parameter_warnings(shown(record, number), &["data", "options", "version"], &["path"])
+    context.with_parameter_warnings(shown(record, number), &DATA)
 }
 
 /// The record at a path as all commands before this one leave it.
@@ -418,7 +450,7 @@ pub fn put_first_version(draft: &mut Draft<'_>, tree: Tree, path: &str, value: &
 }
 
 async fn write_data(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
-    let (data, cas) = data_of(context)?;
+    let (data, cas) = (data_of(context)?, cas_of(context)?);
     if let Some(answer) = key_path(context, path)? {
         return Ok(answer);
     }
@@ -453,7 +485,7 @@ enum Patched {
 }
 
 async fn patch_data(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
-    let (data, cas) = data_of(context)?;
+    let data = data_of(context)?;
     if let Some(answer) = key_path(context, path)? {
         return Ok(answer);
     }
@@ -461,6 +493,7 @@ async fn patch_data(context: &Context<'_>, path: &str) -> Result<Answer, Refusal
     let (tree, config) = (secrets(mount), mount.kv.unwrap_or_default());
     let patch = |draft: &mut Draft<'_>| {
         let Some((key, mut record)) = current(draft, tree, path)? else { return Ok(Patched::Missing) };
+        let cas = cas_of(context)?;
         SecretRecord::check_cas(Some(&record), &config, cas)?;
         let (number, blob) = match record.resolve(Selector::Current, draft.now()) {
             Resolution::Live(version) => (version.number, version.blob),
@@ -497,7 +530,7 @@ async fn patch_data(context: &Context<'_>, path: &str) -> Result<Answer, Refusal
 }
 
 async fn delete_current(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
-    context.params.int("version")?;
+    context.params.check(&DATA)?;
     if path.is_empty() {
         return Ok(Answer::no_content());
     }
@@ -518,6 +551,7 @@ async fn delete_current(context: &Context<'_>, path: &str) -> Result<Answer, Ref
 }
 
 async fn versions(context: &Context<'_>, family: Family, path: &str) -> Result<Answer, Refusal> {
+    context.params.check(&VERSIONS)?;
     let numbers = context.params.ints("versions")?.unwrap_or_default();
     if numbers.is_empty() {
         let text = if family == Family::Destroy { "no version number provided" } else { "No version number provided" };
@@ -551,13 +585,17 @@ async fn versions(context: &Context<'_>, family: Family, path: &str) -> Result<A
 }
 
 async fn change_metadata(context: &Context<'_>, path: &str, verb: Verb) -> Result<Answer, Refusal> {
+    context.params.check(&METADATA)?;
     let change = MetadataChange::from_params(context.params, verb)?;
     if let Some(answer) = key_path(context, path)? {
         return Ok(answer);
     }
     let mount = context.mount()?;
     let (tree, config) = (secrets(mount), mount.kv.unwrap_or_default());
-    let warned = || Answer::warned(change.warnings(&config).into_iter().map(str::to_owned).collect());
+    let warned = || {
+        let answer = Answer::warned(change.warnings(&config).into_iter().map(str::to_owned).collect());
+        context.with_parameter_warnings(answer, &METADATA)
+    };
     if change.is_empty() {
         return Ok(warned());
     }
@@ -584,6 +622,7 @@ async fn change_metadata(context: &Context<'_>, path: &str, verb: Verb) -> Resul
 }
 
 async fn delete_metadata(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
+    context.params.check(&METADATA)?;
     if path.is_empty() {
         return Ok(Answer::no_content());
     }
@@ -621,13 +660,15 @@ pub fn erase_leaf(draft: &mut Draft<'_>, key: &[u8]) -> Result<(), Refusal> {
     draft.remove(Table::SecretIds, &record.id.0)
 }
 
-fn show_config(mount: &Mount) -> Answer {
+fn show_config(context: &Context<'_>, mount: &Mount) -> Result<Answer, Refusal> {
+    context.params.check(&CONFIG)?;
     let mut out = Vec::new();
     render::config(&mut out, &mount.kv.unwrap_or_default());
-    Answer::json(out)
+    Ok(context.with_parameter_warnings(Answer::json(out), &CONFIG))
 }
 
 async fn change_config(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.params.check(&CONFIG)?;
     let change = ConfigChange::from_params(context.params)?;
     let id = context.mount()?.id;
     context

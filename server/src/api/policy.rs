@@ -9,11 +9,14 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::barrier::Columns;
 use crate::http::answer::Answer;
+use crate::http::fields::Field;
 use crate::policies::{self, Stored};
 use crate::refusal::Refusal;
 
 /// Longest policy name, in bytes.
 const NAME_BYTES_MAX: usize = 512;
+
+const FIELDS: [Field; 3] = [Field::text("name"), Field::text("policy"), Field::text("rules")];
 
 /// The two faces of the same policies.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,7 +102,7 @@ fn list(context: &Context<'_>, face: Face) -> Result<Answer, Refusal> {
         Face::Acl => Answer::data(&json!({ "keys": names })),
         Face::Old => Answer::injected(&json!({ "keys": names, "policies": names })),
     };
-    Ok(context.with_parameter_warnings(answer, &[], &[]))
+    Ok(context.with_parameter_warnings(answer, &[]))
 }
 
 fn detailed(context: &Context<'_>) -> Result<Answer, Refusal> {
@@ -171,9 +174,7 @@ async fn write(context: &Context<'_>, face: Face, given: &str, name: &str) -> Re
     if name.len() > NAME_BYTES_MAX {
         return Err(Refusal::malformed(format!("a policy name has at most {NAME_BYTES_MAX} bytes")));
     }
-    if let Some(warning) = context.params.warn_ignored(&["policy", "rules", "name"]) {
-        warnings.insert(0, warning);
-    }
+    warnings.splice(0..0, context.params.warnings(&FIELDS));
     context
         .write_answer(
             |draft| {

@@ -21,9 +21,15 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::authn::token::{Session, Token};
 use crate::http::answer::Answer;
+use crate::http::fields::Field;
 use crate::refusal::Refusal;
 use create::Line;
 use revoke::Reach;
+
+/// The token that is meant.
+pub(super) const TOKEN: Field = Field::text("token");
+/// The accessor of the token that is meant.
+pub(super) const ACCESSOR: Field = Field::text("accessor");
 
 /// The paths below `auth/token/` that answer to something, for telling a wrong verb from a wrong path.
 const PATHS: &[&str] = &[

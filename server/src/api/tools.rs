@@ -8,10 +8,15 @@ use sha2::Digest as _;
 
 use super::Context;
 use crate::http::answer::Answer;
+use crate::http::fields::Field;
 use crate::refusal::Refusal;
 
 /// Most random bytes in one answer.
 const RANDOM_BYTES_MAX: i64 = 131_072;
+const RANDOM: [Field; 4] =
+    [Field::captured("source"), Field::captured("urlbytes"), Field::int("bytes"), Field::text("format")];
+const HASH: [Field; 4] =
+    [Field::captured("urlalgorithm"), Field::text("algorithm"), Field::text("format"), Field::text("input")];
 
 /// Answers below `sys/tools/`.
 ///
@@ -30,6 +35,7 @@ pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
 }
 
 fn random(context: &Context<'_>, below: &str) -> Result<Answer, Refusal> {
+    context.params.check(&RANDOM)?;
     let (source, count) = match below.split_once('/') {
         Some((source, count)) => (Some(source), count),
         None if ["platform", "seal", "all"].contains(&below) => (Some(below), ""),
@@ -70,10 +76,11 @@ fn random(context: &Context<'_>, below: &str) -> Result<Answer, Refusal> {
         }
     };
     let answer = Answer::data(&json!({ "random_bytes": text }));
-    Ok(context.with_parameter_warnings(answer, &["bytes", "format"], &["source"]))
+    Ok(context.with_parameter_warnings(answer, &RANDOM))
 }
 
 fn hash(context: &Context<'_>, below: &str) -> Result<Answer, Refusal> {
+    context.params.check(&HASH)?;
     let given = context.params.string("algorithm")?.unwrap_or_default();
     let algorithm = match (below, given.as_ref()) {
         ("", "") => "sha2-256",
@@ -110,5 +117,5 @@ fn hash(context: &Context<'_>, below: &str) -> Result<Answer, Refusal> {
         }
     };
     let answer = Answer::data(&json!({ "sum": text }));
-    Ok(context.with_parameter_warnings(answer, &["input", "algorithm", "format"], &[]))
+    Ok(context.with_parameter_warnings(answer, &HASH))
 }

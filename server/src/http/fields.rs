@@ -7,6 +7,8 @@ mod coerce;
 
 mod query;
 
+mod schema;
+
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -18,6 +20,7 @@ use serde_json::Value;
 use super::json::{Kind, Object, Raw};
 pub use coerce::{parse_bool, weak_int, weak_string};
 pub use query::BadForm;
+pub use schema::Field;
 
 /// A parameter as it came.
 #[derive(Clone, Copy, Debug)]
@@ -117,24 +120,13 @@ impl<'a> Params<'a> {
         names
     }
 
-    /// The warning about parameters that are not in `declared`, if there are any.
-    pub fn warn_ignored(&self, declared: &[&str]) -> Option<String> {
-        let names = self.names();
-        let unknown: Vec<_> = names.iter().map(AsRef::as_ref).filter(|name| !declared.contains(name)).collect();
-        (!unknown.is_empty())
-            .then(|| format!("Endpoint ignored these unrecognized parameters: [{}]", unknown.join(" ")))
-    }
-
-    /// The warning about parameters that the path gave (`captured`) and the caller gave, too.
-    pub fn warn_replaced(&self, captured: &[&str]) -> Option<String> {
-        let names = self.names();
-        let twice: Vec<_> = names.iter().map(AsRef::as_ref).filter(|name| captured.contains(name)).collect();
-        (!twice.is_empty()).then(|| {
-            format!(
-                "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [{}]",
-                twice.join(" ")
-            )
-        })
+    /// Whether no parameter came.
+    pub fn is_empty(&self) -> bool {
+        match &self.source {
+            Source::Nothing => true,
+            Source::Body(object) => object.is_empty(),
+            Source::Query(pairs) => pairs.is_empty(),
+        }
     }
 
     /// A string; null is `None`.

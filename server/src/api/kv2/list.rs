@@ -3,7 +3,7 @@
 use keyward_model::Table;
 use keyward_policy::{KeysFilter, Operation};
 
-use super::{decode, secrets};
+use super::{DETAILED_METADATA, METADATA, decode, secrets};
 use crate::api::Context;
 use crate::barrier::{open, storage};
 use crate::engine::kv::{SecretRecord, render};
@@ -16,13 +16,14 @@ use crate::refusal::Refusal;
 /// # Errors
 /// Nothing there.
 pub(super) fn names(context: &Context<'_>, folder: &str) -> Result<Answer, Refusal> {
+    context.params.check(&METADATA)?;
     let names = page(context, folder)?;
     if let Some(empty) = nothing(context, &names) {
-        return empty;
+        return empty.map(|empty| context.with_parameter_warnings(empty, &METADATA));
     }
     let mut out = Vec::new();
     render::keys(&mut out, names.iter().map(String::as_str));
-    Ok(with_warnings(context, Answer::json(out)))
+    Ok(context.with_parameter_warnings(Answer::json(out), &METADATA))
 }
 
 /// The same with each key's metadata.
@@ -30,9 +31,10 @@ pub(super) fn names(context: &Context<'_>, folder: &str) -> Result<Answer, Refus
 /// # Errors
 /// Nothing there.
 pub(super) fn detailed(context: &Context<'_>, folder: &str) -> Result<Answer, Refusal> {
+    context.params.check(&DETAILED_METADATA)?;
     let names = page(context, folder)?;
     if let Some(empty) = nothing(context, &names) {
-        return empty;
+        return empty.map(|empty| context.with_parameter_warnings(empty, &DETAILED_METADATA));
     }
     let keys = context.keys()?;
     let tree = secrets(context.mount()?);
@@ -48,11 +50,7 @@ pub(super) fn detailed(context: &Context<'_>, folder: &str) -> Result<Answer, Re
     }
     let mut out = Vec::new();
     render::detailed_keys(&mut out, names.iter().map(String::as_str).zip(records.iter().map(Option::as_ref)));
-    Ok(with_warnings(context, Answer::json(out)))
-}
-
-fn with_warnings(context: &Context<'_>, answer: Answer) -> Answer {
-    context.with_parameter_warnings(answer, &["after", "limit"], &["path"])
+    Ok(context.with_parameter_warnings(Answer::json(out), &DETAILED_METADATA))
 }
 
 /// A list of nothing is 404, a scan of nothing an empty answer.

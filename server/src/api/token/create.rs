@@ -13,26 +13,26 @@ use crate::authn::token::issue::{self, Wish};
 use crate::authn::token::ttl::{self, Bounds, SECOND};
 use crate::authn::token::{self, Token, TokenKind};
 use crate::http::answer::Answer;
-use crate::http::fields::{Input, Params};
+use crate::http::fields::{Field, Input, Params};
 use crate::http::json::{Kind, Raw};
 use crate::http::{duration, gotext};
 use crate::refusal::Refusal;
 
-const FIELDS: &[&str] = &[
-    "display_name",
-    "entity_alias",
-    "explicit_max_ttl",
-    "id",
-    "lease",
-    "meta",
-    "no_default_policy",
-    "no_parent",
-    "num_uses",
-    "period",
-    "policies",
-    "renewable",
-    "ttl",
-    "type",
+const FIELDS: [Field; 14] = [
+    Field::text("display_name"),
+    Field::text("entity_alias"),
+    Field::text("explicit_max_ttl"),
+    Field::text("id"),
+    Field::text("lease"),
+    Field::pairs("meta"),
+    Field::bool("no_default_policy"),
+    Field::bool("no_parent"),
+    Field::int("num_uses"),
+    Field::text("period"),
+    Field::texts("policies"),
+    Field::bool("renewable"),
+    Field::text("ttl"),
+    Field::text("type"),
 ];
 
 const WEAK_ID: &str = "Supplying a custom ID for the token uses the weaker SHA1 hashing instead of the more secure \
@@ -147,7 +147,7 @@ pub(super) async fn create(context: &Context<'_>, line: Line) -> Result<Answer, 
     for warning in weak.into_iter().chain(warning).chain(ghosts) {
         answer.warn(warning);
     }
-    Ok(context.with_parameter_warnings(answer, FIELDS, &[]))
+    Ok(context.with_parameter_warnings(answer, &FIELDS))
 }
 
 impl Call {

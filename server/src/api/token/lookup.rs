@@ -4,11 +4,12 @@ use keyward_model::event::EventKind;
 use keyward_model::{Table, Timestamp};
 use serde_json::{Map, Value, json};
 
-use super::{by_accessor, token_parameter};
+use super::{ACCESSOR, TOKEN, by_accessor, token_parameter};
 use crate::api::Context;
 use crate::authn::token::{self, Token, TokenKind};
 use crate::barrier::{open, storage};
 use crate::http::answer::Answer;
+use crate::http::fields::Field;
 use crate::refusal::Refusal;
 
 /// Rows that a listing of accessors reads at a time.
@@ -22,7 +23,7 @@ pub(super) fn lookup(context: &Context<'_>) -> Result<Answer, Refusal> {
     // One's own token is found also on its last use, when nobody else finds it any more.
     let session = if own.key == key { Some(own.clone()) } else { context.worker.session_by_key(&key)? };
     let session = session.ok_or(Refusal::Forbidden("bad token".into()))?;
-    answer(context, &session.token, given.expose(), &["token"])
+    answer(context, &session.token, given.expose(), &[TOKEN])
 }
 
 /// The caller's own token, whatever is given.
@@ -33,7 +34,7 @@ pub(super) fn lookup_self(context: &Context<'_>) -> Result<Answer, Refusal> {
 /// The token behind an accessor; the token itself is not told.
 pub(super) fn lookup_accessor(context: &Context<'_>) -> Result<Answer, Refusal> {
     let session = by_accessor(context)?.ok_or(Refusal::MalformedList("invalid accessor".into()))?;
-    answer(context, &session.token, "", &["accessor"])
+    answer(context, &session.token, "", &[ACCESSOR])
 }
 
 /// The accessors of all tokens, in order.
@@ -58,18 +59,18 @@ pub(super) fn accessors(context: &Context<'_>) -> Result<Answer, Refusal> {
     if accessors.is_empty() {
         return Err(Refusal::Absent);
     }
-    Ok(context.with_parameter_warnings(Answer::data(&json!({ "keys": accessors })), &[], &[]))
+    Ok(context.with_parameter_warnings(Answer::data(&json!({ "keys": accessors })), &[]))
 }
 
 fn own(context: &Context<'_>) -> Result<Answer, Refusal> {
     let session = context.session()?;
-    answer(context, &session.token, context.request.token().unwrap_or_default(), &["token"])
+    answer(context, &session.token, context.request.token().unwrap_or_default(), &[TOKEN])
 }
 
-fn answer(context: &Context<'_>, token: &Token, shown: &str, declared: &[&str]) -> Result<Answer, Refusal> {
+fn answer(context: &Context<'_>, token: &Token, shown: &str, fields: &[Field]) -> Result<Answer, Refusal> {
     context.note(|facts| facts.set(EventKind::TokenRead, "read", "token"));
     let data = describe(token, shown, context.worker.app.barrier.judged_at());
-    Ok(context.with_parameter_warnings(Answer::data(&data), declared, &[]))
+    Ok(context.with_parameter_warnings(Answer::data(&data), fields))
 }
 
 /// The members of a look-up.

@@ -2,12 +2,15 @@
 
 use keyward_model::event::EventKind;
 
-use super::{auth, by_accessor, token_parameter};
+use super::{ACCESSOR, TOKEN, auth, by_accessor, token_parameter};
 use crate::api::Context;
 use crate::authn::token::ttl::{self, Bounds, SECOND};
 use crate::authn::token::{self, Token};
 use crate::http::answer::Answer;
+use crate::http::fields::Field;
 use crate::refusal::Refusal;
+
+const INCREMENT: Field = Field::duration("increment");
 
 /// What a caller learns if there is no such token, or it cannot be renewed.
 struct Texts {
@@ -22,13 +25,13 @@ pub(super) async fn renew(context: &Context<'_>) -> Result<Answer, Refusal> {
     if context.worker.session_by_key(&key)?.is_none() {
         return Err(Refusal::malformed("token not found"));
     }
-    extend(context, &key, given.expose(), &["increment", "token"], &Texts::by_token()).await
+    extend(context, &key, given.expose(), &[TOKEN, INCREMENT], &Texts::by_token()).await
 }
 
 /// The caller's own token, whatever is given.
 pub(super) async fn renew_self(context: &Context<'_>) -> Result<Answer, Refusal> {
     let own = context.request.token().unwrap_or_default();
-    extend(context, &context.session()?.key, own, &["increment", "token"], &Texts::by_token()).await
+    extend(context, &context.session()?.key, own, &[TOKEN, INCREMENT], &Texts::by_token()).await
 }
 
 /// The token behind an accessor; the token itself is not told.
@@ -38,7 +41,7 @@ pub(super) async fn renew_accessor(context: &Context<'_>) -> Result<Answer, Refu
         fixed: Refusal::MalformedList("invalid request".into()),
     };
     let session = by_accessor(context)?.ok_or_else(|| texts.unknown.clone())?;
-    extend(context, &session.key, "", &["accessor", "increment"], &texts).await
+    extend(context, &session.key, "", &[ACCESSOR, INCREMENT], &texts).await
 }
 
 impl Texts {
@@ -51,7 +54,7 @@ async fn extend(
     context: &Context<'_>,
     key: &[u8; 32],
     shown: &str,
-    declared: &[&str],
+    fields: &[Field],
     texts: &Texts,
 ) -> Result<Answer, Refusal> {
     let increment = context.params.duration("increment")?.unwrap_or(0).saturating_mul(SECOND);
@@ -83,7 +86,7 @@ async fn extend(
     if let Some(warning) = warning {
         answer.warn(warning);
     }
-    Ok(context.with_parameter_warnings(answer, declared, &[]))
+    Ok(context.with_parameter_warnings(answer, fields))
 }
 
 fn bounds(token: &Token, default_s: i64, max_s: i64) -> Bounds {

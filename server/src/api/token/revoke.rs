@@ -2,7 +2,7 @@
 
 use keyward_model::event::EventKind;
 
-use super::{by_accessor, token_parameter};
+use super::{ACCESSOR, by_accessor, token_parameter};
 use crate::api::Context;
 use crate::authn::token;
 use crate::barrier::Draft;
@@ -41,7 +41,7 @@ pub(super) async fn revoke_self(context: &Context<'_>) -> Result<Answer, Refusal
 pub(super) async fn revoke_accessor(context: &Context<'_>) -> Result<Answer, Refusal> {
     let Some(session) = by_accessor(context)? else {
         let answer = Answer::warned(vec!["No token found with this accessor".into()]);
-        return Ok(context.with_parameter_warnings(answer, &["accessor"], &[]));
+        return Ok(context.with_parameter_warnings(answer, &[ACCESSOR]));
     };
     end(context, &session.key).await
 }
@@ -55,7 +55,7 @@ pub(super) async fn tidy(context: &Context<'_>) -> Result<Answer, Refusal> {
             .into(),
     ]);
     answer.status = 202;
-    Ok(context.with_parameter_warnings(answer, &[], &[]))
+    Ok(context.with_parameter_warnings(answer, &[]))
 }
 
 async fn end(context: &Context<'_>, key: &[u8; 32]) -> Result<Answer, Refusal> {

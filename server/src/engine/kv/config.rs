@@ -36,9 +36,6 @@ pub struct ConfigChange {
 }
 
 impl ConfigChange {
-    /// The parameters that a request to `config` may have.
-    pub const FIELDS: [&str; 4] = ["max_versions", "cas_required", "metadata_cas_required", "delete_version_after"];
-
     /// Reads the parameters of a request.
     ///
     /// # Errors

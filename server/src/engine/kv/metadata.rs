@@ -50,16 +50,6 @@ pub struct MetadataChange {
 }
 
 impl MetadataChange {
-    /// The parameters that a write of metadata may have.
-    pub const FIELDS: [&str; 6] = [
-        "max_versions",
-        "cas_required",
-        "metadata_cas_required",
-        "delete_version_after",
-        "custom_metadata",
-        "metadata_cas",
-    ];
-
     /// Reads and checks the parameters of a request.
     ///
     /// # Errors

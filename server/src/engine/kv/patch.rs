@@ -15,11 +15,10 @@ pub struct Malformed;
 enum Step {
     /// Text as it is.
     Text(&'static str),
-    /// A name of the stored value or of the patch, as it is.
-    StoredName(NodeId),
-    PatchName(NodeId),
-    /// A part of the stored value as it is, nulls included.
-    Keep(NodeId),
+    /// A part of the stored value, or a name in it, as it is, nulls included.
+    Stored(NodeId),
+    /// The same of the patch.
+    Patch(NodeId),
     /// A part of the patch without the null members of its objects.
     Clean(NodeId),
     /// An object of the stored value with an object of the patch.
@@ -28,8 +27,8 @@ enum Step {
 
 /// The value after the patch. Numbers, and all that the patch does not name, keep their text.
 ///
-/// Null removes a member at any depth, in objects that are new and inside arrays, too; objects merge, anything else
-/// replaces; nulls that were stored and are not named stay. A patch of `null` is the value `null`, and a stored `null` is
+/// Null removes a member at any depth, in objects that are new and inside arrays, too, but for an array in the place of an
+/// object, which is taken as it is; objects merge, anything else replaces; nulls that were stored and are not named stay. A patch of `null` is the value `null`, and a stored `null` is
 /// patched as `{}`.
 ///
 /// # Errors
@@ -43,8 +42,8 @@ pub fn merge(stored: &[u8], patch: &[u8]) -> Result<SecretBytes, Malformed> {
         let from = todo.len();
         match step {
             Step::Text(text) => out.expose_mut().extend_from_slice(text.as_bytes()),
-            Step::StoredName(node) | Step::Keep(node) => out.expose_mut().extend_from_slice(stored.text(node)),
-            Step::PatchName(node) => out.expose_mut().extend_from_slice(patch.text(node)),
+            Step::Stored(node) => out.expose_mut().extend_from_slice(stored.text(node)),
+            Step::Patch(node) => out.expose_mut().extend_from_slice(patch.text(node)),
             Step::Clean(node) => clean(&mut todo, &patch, node, out.expose_mut()),
             Step::Merge(old, new) => merge_objects(&mut todo, &stored, old, &patch, new),
         }
@@ -57,10 +56,10 @@ pub fn merge(stored: &[u8], patch: &[u8]) -> Result<SecretBytes, Malformed> {
 
 /// What a part of the patch does to a part of the stored value.
 fn over(stored: &Tape<'_>, old: NodeId, patch: &Tape<'_>, new: NodeId) -> Step {
-    if stored.kind(old) == Kind::Object && patch.kind(new) == Kind::Object {
-        Step::Merge(old, new)
-    } else {
-        Step::Clean(new)
+    match (stored.kind(old), patch.kind(new)) {
+        (Kind::Object, Kind::Object) => Step::Merge(old, new),
+        (Kind::Object, _) => Step::Patch(new),
+        _ => Step::Clean(new),
     }
 }
 
@@ -71,15 +70,15 @@ fn merge_objects(todo: &mut Vec<Step>, stored: &Tape<'_>, old: NodeId, patch: &T
     let mut first = true;
     for (name, value) in stored.members(old) {
         let step = match named.get(&stored.string(name)) {
-            None => Step::Keep(value),
+            None => Step::Stored(value),
             Some(new) if patch.kind(*new) == Kind::Null => continue,
             Some(new) => over(stored, value, patch, *new),
         };
-        member(todo, &mut first, Step::StoredName(name), step);
+        member(todo, &mut first, Step::Stored(name), step);
     }
     for (name, value) in patch.members(new) {
         if patch.kind(value) != Kind::Null && !known.contains_key(&patch.string(name)) {
-            member(todo, &mut first, Step::PatchName(name), Step::Clean(value));
+            member(todo, &mut first, Step::Patch(name), Step::Clean(value));
         }
     }
     todo.push(Step::Text("}"));
@@ -92,7 +91,7 @@ fn clean(todo: &mut Vec<Step>, patch: &Tape<'_>, node: NodeId, out: &mut Vec<u8>
             let mut first = true;
             for (name, value) in patch.members(node) {
                 if patch.kind(value) != Kind::Null {
-                    member(todo, &mut first, Step::PatchName(name), Step::Clean(value));
+                    member(todo, &mut first, Step::Patch(name), Step::Clean(value));
                 }
             }
             todo.push(Step::Text("}"));
@@ -143,6 +142,10 @@ mod tests {
             ("{}", r#"{"fresh":{"gone":null,"kept":1}}"#, r#"{"fresh":{"kept":1}}"#),
             ("{}", r#"{"o":{"p":null}}"#, r#"{"o":{}}"#),
             ("{}", r#"{"list":[null,{"z":null}]}"#, r#"{"list":[null,{}]}"#),
+            (r#"{"r":[1],"s":1}"#, r#"{"r":[{"z":null}],"s":[{"z":null}]}"#, r#"{"r":[{}],"s":[{}]}"#),
+            // but for a list in the place of an object
+            (r#"{"r":{"q":1}}"#, r#"{"r":[{"z":null,"y":{"x":null}}]}"#, r#"{"r":[{"z":null,"y":{"x":null}}]}"#),
+            (r#"{"r":{}}"#, r#"{"r":[null,[{"z":null}]]}"#, r#"{"r":[null,[{"z":null}]]}"#),
             (r#"{"n":null,"a":{"m":null}}"#, r#"{"a":{"x":1}}"#, r#"{"n":null,"a":{"m":null,"x":1}}"#),
             // the whole value
             (r#"{"a":1}"#, "null", "null"),
@@ -169,7 +172,7 @@ mod tests {
     fn naive(stored: &Value, patch: &Value) -> Value {
         let Value::Object(new) = patch else {
             return match patch {
-                Value::Array(items) => items
+                Value::Array(items) if !stored.is_object() => items
                     .iter()
                     .map(|item| if item.is_null() { Value::Null } else { naive(&Value::Null, item) })
                     .collect(),

@@ -235,17 +235,13 @@ fn pairs_and_times() {
 fn warnings_name_what_was_not_used() {
     let body = b"{\"data\":1,\"note\":2,\"also\":3,\"path\":4}";
     let params = Params::from_body(Object::parse(body, &Limits::DEFAULT).unwrap(), Check::Existence);
-    assert_eq!(
-        params.warn_ignored(&["data", "path"]).as_deref(),
-        Some("Endpoint ignored these unrecognized parameters: [also note]")
-    );
-    assert_eq!(params.warn_ignored(&["data", "path", "note", "also"]), None);
-    assert_eq!(
-        params.warn_replaced(&["path"]).as_deref(),
-        Some(
-            "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [path]"
-        )
-    );
+    let (data, path) = (Field::map("data"), Field::captured("path"));
+    let ignored = "Endpoint ignored these unrecognized parameters: [also note]";
+    let replaced =
+        "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [path]";
+    assert_eq!(params.warnings(&[data, path]), [ignored, replaced]);
+    assert_eq!(params.warnings(&[data, Field::int("note"), Field::int("also"), Field::int("path")]), [""; 0]);
+    assert_eq!(params.warnings(&[path, data, Field::int("note"), Field::int("also")]), [replaced]);
 }
 
 #[test]
@@ -279,7 +275,7 @@ proptest! {
         all.extend(Object::parse(body.as_bytes(), &Limits::DEFAULT).map(|o| Params::from_body(o, Check::Handler)));
         for p in all {
             drop((p.string("a"), p.int("a"), p.bool("a"), p.duration("a"), p.ints("a"), p.strings("a")));
-            drop((p.map("a"), p.pairs("a"), p.time("a"), p.warn_ignored(&[])));
+            drop((p.map("a"), p.pairs("a"), p.time("a"), p.warnings(&[])));
         }
     }
 }
