@@ -213,6 +213,7 @@ fn config(timing: Timing) -> Config {
         snapshot_policy: SnapshotPolicy::Never, // by bytes, from our side
         max_in_snapshot_log_to_keep: 0,
         enable_pre_vote: Some(true),
+        enable_elect: false,                // until it is said that it may
         enable_leader_restore: Some(false), // whoever was away asks before it leads again
         ..Config::default()
     }

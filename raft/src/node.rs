@@ -101,7 +101,8 @@ impl fmt::Debug for Node {
 
 impl Node {
     /// Starts a node on `store` and returns once its state is as it was before: everything known to be committed is applied;
-    /// a node that is the only voter leads. Blocks.
+    /// a node that is the only voter leads. With others it is barred from leading until [`Node::campaign`] says otherwise: only
+    /// its caller knows whether it can answer anybody. Blocks.
     ///
     /// # Errors
     /// [`StartError`]: nothing runs then.

@@ -102,7 +102,7 @@ impl Roster {
             node_id,
             alone: AtomicBool::new(false),
             leads: AtomicBool::new(false),
-            candidacy: watch::Sender::new(Candidacy::Willing),
+            candidacy: watch::Sender::new(Candidacy::Barred), // until it is said what it is
             retired: AtomicBool::new(false),
             leadership: watch::Sender::new(Leadership::default()),
             changes: AtomicUsize::new(0),
@@ -181,7 +181,7 @@ impl Roster {
     /// what is under way has landed.
     pub(crate) async fn leads_unwillingly(&self) {
         let (mut leadership, mut candidacy) = (self.leadership(), self.candidacy.subscribe());
-        while !self.leads() || self.is_retired() || self.candidacy() == Candidacy::Willing {
+        while !self.leads() || self.is_alone() || self.is_retired() || self.candidacy() == Candidacy::Willing {
             // Fails only without a sender, which is here.
             tokio::select! {
                 _ = candidacy.changed() => {}

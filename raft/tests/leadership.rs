@@ -7,7 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::Leader;
-use common::net::{Cluster, eventually};
+use common::net::{Cluster, Told, eventually};
 use keyward_model::{Outcome, Table};
 use keyward_raft::{Candidacy, ChangeError, SubmitError};
 
@@ -77,6 +77,22 @@ async fn what_is_on_its_way_lands_before_a_leader_steps_aside() {
         let known = matches!(outcome, Ok(Outcome::Done) | Err(SubmitError::NotLeader { .. }));
         assert!(known && (number > 0 || outcome.is_ok()), "write {number}: {outcome:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_leads_before_it_is_said_that_it_may() {
+    let mut cluster = Cluster::of(3).await;
+    let last = cluster.write().await;
+    cluster.agree(last).await;
+    (1..=3).for_each(|id| cluster.kill(id));
+    (1..=3).for_each(|id| cluster.begin(id, Told::default()));
+    // Several times as long as it takes to miss a leader.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(cluster.leads(), None);
+    cluster.node(2).campaign(Candidacy::Willing);
+    eventually("the one that may leads", || (cluster.leads() == Some(2)).then_some(())).await;
+    let last = cluster.write().await;
+    cluster.agree(last).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

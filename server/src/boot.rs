@@ -210,8 +210,9 @@ pub fn start(mut config: Config, dev: Option<&Dev>) -> Result<Running, BootError
     outcomes.open();
     let barrier = Arc::new(Barrier::new(node, Arc::clone(&clock), Arc::clone(&entropy), generations, keys));
     unseal_by_key_file(&config, &store, &barrier, cluster.node())?;
-    if (barrier.is_sealed() || is_gone) && !barrier.node().is_alone() {
-        barrier.node().campaign(Candidacy::Barred); // it could not write, or is about to be taken away
+    // What it is otherwise barred from: it could not write, or is about to be taken away.
+    if barrier.node().is_alone() || !(barrier.is_sealed() || is_gone) {
+        barrier.node().campaign(Candidacy::Willing);
     }
     let tls = Acceptor::from_config(&config.listen, &config.data.join("tls"), clock.now().seconds())?;
     let listeners = listen(&mut config)?;

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use keyward_model::{Command, Outcome, SeededEntropy};
 use keyward_raft::link::Dialing;
-use keyward_raft::{Connection, Dialer, Fresh, Leadership, Node, Observer, Options, Role, SubmitError, Timing, log};
+use keyward_raft::{
+    Candidacy, Connection, Dialer, Fresh, Leadership, Node, Observer, Options, Role, SubmitError, Timing, log,
+};
 use keyward_storage::{Position, Store};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
@@ -286,6 +288,12 @@ impl Cluster {
 
     /// Starts `id` with an observer of the caller's own.
     pub fn start_told(&mut self, id: u64, told: Told) {
+        self.begin(id, told);
+        self.node(id).campaign(Candidacy::Willing);
+    }
+
+    /// Starts `id`, and does not say that it may lead.
+    pub fn begin(&mut self, id: u64, told: Told) {
         let (folder, disk) = (self.folder(id), Disk::default());
         let options = Options {
             dir: folder.join("log"),
