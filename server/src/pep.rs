@@ -246,7 +246,7 @@ async fn steps(
     let params = request.parameters()?;
     let params = &params;
     let door = api::door(request, &worker.app.config.listen);
-    let caller = authenticate(worker, request, door, facts)?;
+    let caller = authenticate(worker, request, params, door, facts)?;
     if caller.counts && footing == Footing::Connection {
         return Ok(None); // to take a use is a change
     }
@@ -281,12 +281,21 @@ async fn finish(
 }
 
 /// Step 1. A token is looked up by its keyed hash; an expired or spent one is none. Counts a use where uses are limited.
-fn authenticate(worker: &Worker, request: &Request, door: Door, facts: &RefCell<Facts>) -> Result<Caller, Refusal> {
+fn authenticate(
+    worker: &Worker,
+    request: &Request,
+    params: &Params<'_>,
+    door: Door,
+    facts: &RefCell<Facts>,
+) -> Result<Caller, Refusal> {
     if door == Door::Open {
         return Ok(Caller { session: None, counts: false, last_use: false });
     }
     if worker.app.barrier.is_sealed() {
         return Err(Refusal::Sealed);
+    }
+    if request.is_for_namespace() {
+        return Err(Refusal::AbsentBecause("namespace not found".into()));
     }
     if worker.app.cluster.is_recovering() {
         return Err(Refusal::Unavailable("this node is about to go on alone; try again in a moment".into()));
@@ -294,6 +303,7 @@ fn authenticate(worker: &Worker, request: &Request, door: Door, facts: &RefCell<
     if matches!(request.operation, Operation::Update | Operation::Patch) && request.path.ends_with('/') {
         return Err(Refusal::malformed("cannot write to a path ending in '/'"));
     }
+    api::check_before_token(worker, request, params)?;
     let session = match request.token() {
         Some(token) => worker.session(token)?,
         None => None,

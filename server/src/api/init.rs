@@ -42,10 +42,10 @@ async fn init(context: &Context<'_>) -> Result<Answer, Refusal> {
         facts.set(EventKind::SysConfig, "administer", "system");
         facts.object = Some("installation");
     });
-    if seal::installation(context.reader())?.is_some() {
-        return Err(Refusal::malformed("Vault is already initialized"));
-    }
     let kind = context.worker.app.config.seal.kind;
+    if seal::installation(context.reader())?.is_some() {
+        return Err(again(context, kind)?);
+    }
     let (new_seal, recovery) = match kind {
         SealKind::Shamir => {
             refuse_given(context, &["recovery_shares", "recovery_threshold"], "shamir")?;
@@ -89,6 +89,15 @@ async fn init(context: &Context<'_>) -> Result<Answer, Refusal> {
         context.worker.app.seal(); // Vault's rule: whoever holds the shares shows that they work
     }
     Ok(Answer::bare(200, &body))
+}
+
+/// What a second initialisation is told: as with Vault, first what is wrong with the shares that it asks for.
+fn again(context: &Context<'_>, kind: SealKind) -> Result<Refusal, Refusal> {
+    let asked = shape(context, "secret_shares", "secret_threshold")?;
+    Ok(match asked {
+        None if kind == SealKind::Shamir => bad_shape("shares must be at least one"),
+        _ => Refusal::malformed("Vault is already initialized"),
+    })
 }
 
 /// Whether a number is given that is not 0.

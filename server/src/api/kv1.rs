@@ -138,7 +138,7 @@ pub async fn write(context: &Context<'_>, mount: Id, path: &str) -> Result<Answe
 }
 
 /// A form body as an object of strings.
-fn form(context: &Context<'_>) -> Option<String> {
+pub(super) fn form(context: &Context<'_>) -> Option<String> {
     let names = context.params.names();
     if names.is_empty() {
         return None;
@@ -191,7 +191,8 @@ fn lease_of(value: Raw<'_>) -> Option<i64> {
     match field.kind() {
         Kind::Null => Some(0),
         Kind::String => Some(duration::parse(&field.string()?).ok()? / 1_000_000_000),
-        Kind::Number => field.text().parse().ok(),
+        // More seconds than a duration has are none.
+        Kind::Number => field.text().parse().ok().filter(|seconds: &i64| seconds.checked_mul(1_000_000_000).is_some()),
         _ => None,
     }
 }

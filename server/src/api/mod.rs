@@ -58,7 +58,7 @@ pub fn door(request: &Request, listen: &Listen) -> Door {
         "sys/health" | "sys/seal-status" | "sys/leader" | "sys/init" | "sys/unseal" | "sys/seal" | "sys/step-down" => {
             Door::Open
         }
-        "sys/wrapping/lookup" | "sys/wrapping/unwrap" | "sys/internal/ui/mounts" => Door::Own,
+        "sys/wrapping/lookup" | "sys/internal/ui/mounts" => Door::Own,
         path if path.starts_with("sys/internal/ui/mounts/") => Door::Own,
         _ => Door::Guarded,
     }
@@ -85,8 +85,26 @@ pub fn is_for_any_leader(request: &Request) -> bool {
 /// Whether the request takes a use from a token with limited uses. A wrapping token that is unwrapped goes with its
 /// content, in the command that takes it out.
 pub fn counts_a_use(request: &Request, token: &Token) -> bool {
-    let unwraps = token.kind == TokenKind::Wrapping && request.path == "sys/wrapping/unwrap";
+    let unwraps = token.kind == TokenKind::Wrapping
+        && request.path == "sys/wrapping/unwrap"
+        && request.operation == Operation::Update;
     !unwraps && request.path != "sys/wrapping/lookup" && !request.path.starts_with("sys/internal/ui/mounts")
+}
+
+/// What Vault looks at before it looks at the caller's token: a token in the parameters.
+///
+/// # Errors
+/// It is none, or not one that wraps something where it has to be.
+pub fn check_before_token(worker: &Worker, request: &Request, params: &Params<'_>) -> Result<(), Refusal> {
+    match request.path.as_str() {
+        "sys/wrapping/lookup" | "sys/wrapping/unwrap" | "sys/wrapping/rewrap" => {
+            wrapping::check(worker, request, params)
+        }
+        "auth/token/lookup" | "auth/token/renew" | "auth/token/revoke" | "auth/token/revoke-orphan" => {
+            token::check(params)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Fills in what the record of this request says: event, action, engine, and the keyed reference of the resource.

@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::authn::token::{Session, Token};
 use crate::http::answer::Answer;
-use crate::http::fields::Field;
+use crate::http::fields::{Field, Input, Params};
+use crate::http::json::Kind;
 use crate::refusal::Refusal;
 use create::Line;
 use revoke::Reach;
@@ -103,6 +104,18 @@ fn auth(token: &Token, shown: &str, ttl_s: i64) -> Value {
         members.remove("token_policies");
     }
     auth
+}
+
+/// A token that is given is a string.
+///
+/// # Errors
+/// [`Refusal::Forbidden`]: it is something else.
+pub fn check(params: &Params<'_>) -> Result<(), Refusal> {
+    match params.get("token") {
+        None | Some(Input::Query([_])) => Ok(()),
+        Some(Input::Json(raw)) if raw.kind() == Kind::String => Ok(()),
+        Some(_) => Err(Refusal::Forbidden("invalid token".into())),
+    }
 }
 
 /// The token in a parameter; `None` if it is absent or empty.

@@ -9,15 +9,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Context;
+use crate::app::Worker;
 use crate::authn::token::{self, Token, TokenKind};
 use crate::barrier::{Columns, Draft};
 use crate::http::answer::{Answer, Envelope, Form};
-use crate::mounts::SYSTEM_LEASE_S;
+use crate::http::fields::{Field, Input, Params};
+use crate::http::json::Kind;
+use crate::http::request::Request;
 use crate::pep::Door;
 use crate::refusal::Refusal;
 
-/// Longest time that an answer is kept: the longest lease of the system.
-const TTL_NANOS_MAX: i64 = SYSTEM_LEASE_S * 1_000_000_000;
+const FIELDS: [Field; 1] = [Field::text("token")];
 
 /// A wrapped answer, as kept in its row under the key of its token.
 #[derive(Serialize, Deserialize)]
@@ -35,20 +37,25 @@ struct Wrapped {
 ///
 /// # Errors
 /// The wrapping cannot be written.
-pub async fn wrap_if_asked(context: &Context<'_>, answer: Answer) -> Result<Answer, Refusal> {
-    let Some(ttl) = context.request.wrap_ttl else { return Ok(answer) };
-    let Form::Envelope(envelope) = &answer.form else { return Ok(answer) };
+pub async fn wrap_if_asked(context: &Context<'_>, mut answer: Answer) -> Result<Answer, Refusal> {
+    let Some(nanos) = asked(context) else { return Ok(answer) };
+    let Form::Envelope(envelope) = &mut answer.form else { return Ok(answer) };
     if context.permit.door() == Door::Open || envelope.wrap_info.is_some() {
         return Ok(answer);
     }
+    envelope.injected = false;
     let inside = envelope.auth.as_ref().and_then(|auth| auth["accessor"].as_str()).map(str::to_owned);
     let body =
         String::from_utf8(answer.body(context.request.id)).map_err(|_| Refusal::internal("an answer is not UTF-8"))?;
     let body = body.trim_end_matches('\n').to_owned();
     let path = context.request.path.clone();
     context.note(|facts| facts.set(EventKind::WrapIssued, "", "wrapping"));
-    let nanos = i64::try_from(ttl.as_nanos()).unwrap_or(i64::MAX).min(TTL_NANOS_MAX);
     issue(context, Sealing { status: answer.status, body, path, nanos, inside }, None).await
+}
+
+/// The time in nanoseconds for which the request wants its answer wrapped.
+fn asked(context: &Context<'_>) -> Option<i64> {
+    context.request.wrap_ttl.map(|ttl| i64::try_from(ttl.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// What is to be wrapped.
@@ -142,8 +149,33 @@ fn wrap(context: &Context<'_>) -> Result<Answer, Refusal> {
     if context.request.wrap_ttl.is_none_or(|ttl| ttl == Duration::ZERO) {
         return Err(Refusal::malformed("endpoint requires response wrapping to be used"));
     }
-    let data = context.params.body().map_or("{}", |body| body.raw().text());
-    Ok(Answer::json(data.as_bytes().to_vec()))
+    let data = context.params.body().map(|body| body.raw().text().to_owned()).or_else(|| super::kv1::form(context));
+    Ok(Answer::json(data.unwrap_or_else(|| "{}".to_owned()).into_bytes()))
+}
+
+/// Whether the token that is meant, in the parameters or the caller's, wraps something: looked at before the caller's token.
+///
+/// # Errors
+/// It does not, or is none.
+pub fn check(worker: &Worker, request: &Request, params: &Params<'_>) -> Result<(), Refusal> {
+    let faulty = |why: &str| Refusal::Forbidden(format!("error validating wrapping token: {why}").into());
+    let given = match params.get("token") {
+        Some(Input::Json(raw)) if raw.kind() == Kind::Null => None,
+        Some(Input::Json(raw)) if raw.kind() == Kind::String => Some(raw.string().unwrap_or_default().into_owned()),
+        Some(Input::Query([one])) => Some(one.clone()),
+        Some(_) => return Err(faulty("could not decode token in request body")),
+        None => None,
+    };
+    let text = match given.map(Secret::new) {
+        Some(text) if text.expose().is_empty() => return Err(faulty("empty token in request body")),
+        Some(text) => text,
+        None => Secret::new(request.token().ok_or_else(|| faulty("token is empty"))?.to_owned()),
+    };
+    if request.callers_id.is_some() {
+        return Ok(()); // it may have done it before, and shall hear that
+    }
+    let found = worker.session(text.expose())?.filter(|session| session.token.kind == TokenKind::Wrapping);
+    found.map(drop).ok_or_else(not_valid)
 }
 
 /// The wrapping token that is meant: of the body, else the one that was presented.
@@ -180,35 +212,28 @@ fn decode(body: &[u8]) -> Result<Wrapped, Refusal> {
 
 fn lookup(context: &Context<'_>) -> Result<Answer, Refusal> {
     context.note(|facts| facts.set(EventKind::WrapRead, "", "wrapping"));
+    context.params.check(&FIELDS)?;
     let key = token::key_of(&*context.keys()?, meant(context)?.expose());
     let wrapped = content(context, &key)?;
-    Ok(Answer::data(&json!({
+    let answer = Answer::data(&json!({
         "creation_path": wrapped.path,
         "creation_time": wrapped.created.rfc3339(),
         "creation_ttl": wrapped.ttl_s,
-    })))
+    }));
+    Ok(context.with_parameter_warnings(answer, &FIELDS))
 }
 
-/// Takes the content out and ends the token, in one command: exactly one caller gets it.
+/// Takes the content out and ends the token, in one command: exactly one caller gets it. Where the request wants that wrapped,
+/// it goes into another wrapping.
 async fn unwrap(context: &Context<'_>) -> Result<Answer, Refusal> {
     context.note(|facts| facts.set(EventKind::WrapConsumed, "", "wrapping"));
     let keys = context.keys()?;
     let key = token::key_of(&keys, meant(context)?.expose());
-    let own = context.request.token().map(|text| token::key_of(&keys, text));
-    if own.is_some_and(|own| own != key) {
-        may_unwrap(context)?;
-    }
-    content(context, &key)?;
-    let wrapped = consume(context, key).await?;
-    raw(wrapped)
-}
-
-/// A caller with a token of its own needs update on `sys/wrapping/unwrap`.
-fn may_unwrap(context: &Context<'_>) -> Result<(), Refusal> {
-    let session = context.permit.session().ok_or(Refusal::Unauthenticated)?;
-    let acl = context.worker.acl(session)?;
-    let allowed = crate::pep::judge(&acl.1, context.request, context.params, Operation::Update).allowed;
-    if allowed { Ok(()) } else { Err(Refusal::Denied) }
+    let found = content(context, &key)?;
+    let Some(nanos) = asked(context) else { return raw(consume(context, key).await?) };
+    let path = context.request.path.clone();
+    let Wrapped { status, body, accessor_inside: inside, .. } = found;
+    issue(context, Sealing { status, body, path, nanos, inside }, Some(key)).await
 }
 
 async fn consume(context: &Context<'_>, key: [u8; 32]) -> Result<Wrapped, Refusal> {
@@ -230,8 +255,7 @@ async fn rewrap(context: &Context<'_>) -> Result<Answer, Refusal> {
     context.note(|facts| facts.set(EventKind::WrapIssued, "", "wrapping"));
     let key = token::key_of(&*context.keys()?, meant(context)?.expose());
     let wrapped = content(context, &key)?;
-    let asked = context.request.wrap_ttl.map(|ttl| i64::try_from(ttl.as_nanos()).unwrap_or(i64::MAX));
-    let nanos = asked.map_or(wrapped.ttl_nanos, |asked| asked.min(wrapped.ttl_nanos));
+    let nanos = asked(context).map_or(wrapped.ttl_nanos, |asked| asked.min(wrapped.ttl_nanos));
     let sealing = Sealing {
         status: wrapped.status,
         body: wrapped.body,

@@ -19,3 +19,5 @@ pub mod duration;
 pub mod go_json;
 
 pub mod gotext;
+
+mod media_type;

@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 use super::fields::{Check, Params};
 use super::json::{Limits, Object};
 use super::limits::Room;
-use super::{duration, gotext};
+use super::{duration, gotext, media_type};
 use crate::api::native;
 use crate::refusal::Refusal;
 use crate::repeat::CallersId;
@@ -25,6 +25,23 @@ const METRICS: &str = "sys/metrics";
 /// The other name of that, the one that Prometheus looks for, and the form in which it wants them.
 const SCRAPED: &str = "/metrics";
 const SCRAPED_QUERY: &str = "format=prometheus";
+
+/// Below `sys/`: of the server as a whole.
+const ABOVE_NAMESPACES: [&str; 13] = [
+    "raw",
+    "generate-recovery-token",
+    "init",
+    "seal",
+    "step-down",
+    "unseal",
+    "health",
+    "rekey",
+    "rekey-recovery-key",
+    "storage",
+    "generate-root",
+    "metrics",
+    "in-flight-req",
+];
 
 /// Which of the two APIs a request speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +91,8 @@ pub struct Request {
 pub enum Early {
     /// A path with unprintable characters: 400 without body.
     Unprintable,
+    /// A target with a broken escape: no HTTP request.
+    Broken,
     /// Not below `/v1/`: 404 without text.
     Elsewhere,
     /// The path is written in a roundabout way: go there.
@@ -110,13 +129,17 @@ impl Head {
         if native::claims(raw) {
             return Self::read_native(method, uri);
         }
+        if has_broken_escape(raw) {
+            return Err(Early::Broken);
+        }
         let decoded = percent_decode_str(raw).decode_utf8().map_err(|_| Refusal::malformed("the path is not UTF-8"))?;
         if !decoded.chars().all(gotext::is_printable) {
             return Err(Early::Unprintable);
         }
         let scraped = decoded == SCRAPED;
         let below = if scraped { METRICS } else { decoded.strip_prefix("/v1/").ok_or(Early::Elsewhere)? };
-        let (list, scan) = match (*method == Method::GET).then(|| uri.query()).flatten() {
+        let has_flags = *method == Method::GET && !is_status(below);
+        let (list, scan) = match has_flags.then(|| uri.query()).flatten() {
             Some(query) => (flag(query, "list")?, flag(query, "scan")?),
             None => (false, false),
         };
@@ -190,7 +213,7 @@ impl Head {
     /// Puts head, headers and body together, checking both as far as Vault does before it looks at the token.
     ///
     /// # Errors
-    /// A refusal in the order: content type of a patch, body, wrapping header, relative path.
+    /// A refusal in the order: namespace, content type of a patch, body, headers, relative path.
     pub fn with_body(
         self,
         id: Id,
@@ -199,18 +222,15 @@ impl Head {
         body: Bytes,
         source: IpAddr,
     ) -> Result<Request, Refusal> {
+        if self.face == Face::Compatible && is_above_namespaces(&self.path) && namespace(&headers).is_some() {
+            return Err(Refusal::malformed("operation unavailable in namespaces"));
+        }
         if self.patch {
             check_patch_type(&headers)?;
         }
         let body = if self.has_body { body } else { Bytes::new() };
         let form = is_form(&headers, &body);
-        let wrap_ttl = wrap_ttl(&headers)?;
-        let callers_id = callers_id(&headers)?;
-        let relative = |path: &str| path.split('/').any(|segment| segment == "." || segment == "..");
-        if self.face == Face::Compatible && relative(&self.path) {
-            return Err(Refusal::malformed("relative paths not supported"));
-        }
-        Ok(Request {
+        let mut request = Request {
             face: self.face,
             id,
             received,
@@ -223,10 +243,19 @@ impl Head {
             form,
             headers,
             source,
-            wrap_ttl,
-            callers_id,
+            wrap_ttl: None,
+            callers_id: None,
             _room: None,
-        })
+        };
+        if let Err(refusal) = request.read_headers() {
+            // What is wrong with the body is told first.
+            return Err(request.parameters().err().unwrap_or(refusal));
+        }
+        let is_relative = request.path.split('/').any(|segment| segment == "." || segment == "..");
+        if request.face == Face::Compatible && is_relative {
+            return Err(Refusal::malformed("relative paths not supported"));
+        }
+        Ok(request)
     }
 }
 
@@ -254,6 +283,21 @@ impl Request {
         Self { _room: Some(room), ..self }
     }
 
+    fn read_headers(&mut self) -> Result<(), Refusal> {
+        if self.face == Face::Compatible {
+            check_mfa(&self.headers)?;
+        }
+        self.wrap_ttl = wrap_ttl(&self.headers)?;
+        self.callers_id = callers_id(&self.headers)?;
+        Ok(())
+    }
+
+    /// Whether it is meant for a namespace. There is none but the root.
+    pub fn is_for_namespace(&self) -> bool {
+        let named = namespace(&self.headers).map(|name| name.trim_matches('/'));
+        self.face == Face::Compatible && !matches!(named, None | Some("" | "root"))
+    }
+
     /// The token that the request presents: `X-Vault-Token`, else a bearer token. An empty one is none.
     pub fn token(&self) -> Option<&str> {
         if let Some(value) = self.headers.get("x-vault-token") {
@@ -262,8 +306,9 @@ impl Request {
                 return Some(token);
             }
         }
-        let value = self.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-        value.strip_prefix("Bearer ").map(str::trim).filter(|token| !token.is_empty())
+        let mut values = self.headers.get_all(header::AUTHORIZATION).iter();
+        let bearer = values.find_map(|value| value.to_str().ok()?.strip_prefix("Bearer "))?;
+        Some(bearer.trim()).filter(|token| !token.is_empty())
     }
 
     /// Whether answering it may change something, so that it must not end half way. Reads do where the answer is wrapped or
@@ -311,6 +356,18 @@ impl Request {
     }
 }
 
+/// Whether a `%` is not followed by two hexadecimal digits. Taken as it is, it would be a second spelling of another path.
+fn has_broken_escape(raw: &str) -> bool {
+    raw.split('%')
+        .skip(1)
+        .any(|rest| !rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)))
+}
+
+/// Status of this node, which answers to a `GET` whatever its query says.
+fn is_status(path: &str) -> bool {
+    matches!(path, "sys/health" | "sys/seal-status" | "sys/leader")
+}
+
 /// The cleaned form of a raw path that has empty, `.` or `..` segments; `None` if it is clean as it stands.
 fn cleaned(raw: &str) -> Option<String> {
     let mut segments: Vec<&str> = Vec::new();
@@ -352,41 +409,18 @@ fn flag(query: &str, name: &str) -> Result<bool, Refusal> {
     }
 }
 
-fn media_type(headers: &HeaderMap) -> Option<&str> {
+fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
 
 fn check_patch_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let given = media_type(headers).unwrap_or_default();
-    if given.trim().is_empty() {
-        return Err(Refusal::malformed("mime: no media type"));
-    }
-    let (kind, parameters) = given.split_once(';').map_or((given, None), |(kind, rest)| (kind, Some(rest)));
-    let kind = kind.trim().to_ascii_lowercase();
-    let token = |text: &str| {
-        !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b))
-    };
-    match kind.split_once('/') {
-        None if token(&kind) => {}
-        None => return Err(Refusal::malformed("mime: unexpected content after media type")),
-        Some((main, sub)) if token(main) && token(sub) => {}
-        Some((_, "")) => return Err(Refusal::malformed("mime: expected token after slash")),
-        Some(_) => return Err(Refusal::malformed("mime: unexpected content after media subtype")),
-    }
-    if let Some(parameters) = parameters {
-        let fine = parameters.split(';').all(|p| {
-            p.trim().is_empty() || p.split_once('=').is_some_and(|(n, v)| token(n.trim()) && !v.trim().is_empty())
-        });
-        if !fine {
-            return Err(Refusal::malformed("mime: invalid media parameter"));
-        }
-    }
+    let kind = media_type::read(content_type(headers).unwrap_or_default()).map_err(Refusal::malformed)?;
     if kind == "application/merge-patch+json" { Ok(()) } else { Err(Refusal::MediaType(kind)) }
 }
 
 /// A body is a form iff its type says so and it does not look like JSON.
 fn is_form(headers: &HeaderMap, body: &[u8]) -> bool {
-    let kind = media_type(headers).and_then(|value| value.split(';').next()).unwrap_or_default();
+    let kind = content_type(headers).and_then(|value| value.split(';').next()).unwrap_or_default();
     kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
         && !body.iter().take(512).find(|b| !b.is_ascii_whitespace()).is_some_and(|b| matches!(b, b'{' | b'['))
 }
@@ -406,6 +440,33 @@ fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
             Err(Refusal::malformed("error parsing X-Vault-Wrap-TTL header: requested wrap ttl cannot be negative"))
         }
     }
+}
+
+/// `X-Vault-Namespace`, unless it is empty.
+pub(super) fn namespace(headers: &HeaderMap) -> Option<&str> {
+    headers.get("x-vault-namespace").map(|name| name.to_str().unwrap_or("?")).filter(|name| !name.is_empty())
+}
+
+/// Whether nobody may name a namespace there, not even the root.
+fn is_above_namespaces(path: &str) -> bool {
+    let first = path.strip_prefix("sys/").map(|rest| rest.split('/').next().unwrap_or_default());
+    first.is_some_and(|first| ABOVE_NAMESPACES.contains(&first))
+}
+
+/// `X-Vault-MFA` is `method` or `method:value`. Nothing here asks for a second factor.
+fn check_mfa(headers: &HeaderMap) -> Result<(), Refusal> {
+    for value in headers.get_all("x-vault-mfa") {
+        let missing = match value.to_str().unwrap_or_default().split_once(':') {
+            Some(("", _)) => "method name or ID",
+            Some((_, "")) => "method value",
+            None if value.is_empty() => "method name or ID",
+            _ => continue,
+        };
+        return Err(Refusal::malformed(format!(
+            "failed to parse X-Vault-MFA header: invalid data in header \"X-Vault-MFA\"; missing {missing}"
+        )));
+    }
+    Ok(())
 }
 
 fn callers_id(headers: &HeaderMap) -> Result<Option<CallersId>, Refusal> {
@@ -466,6 +527,36 @@ mod tests {
                 Err(Early::Redirect(to)) => assert_eq!(to, clean),
                 other => unreachable!("{raw}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_broken_escape_is_no_path() {
+        for target in ["/v1/a%", "/v1/a%2", "/v1/a%zz", "/v1/%%41", "/v1/a%2\u{20}"] {
+            let Ok(target) = target.parse() else { continue };
+            assert!(matches!(Head::read(&Method::GET, &target), Err(Early::Broken)), "{target}");
+        }
+        assert_eq!(head("GET", "/v1/a%25zz").unwrap().path, "a%zz");
+    }
+
+    #[test]
+    fn headers_name_namespaces_and_factors() {
+        let with = |target: &str, name: &'static str, value: &'static str| {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
+            let source = IpAddr::from([127, 0, 0, 1]);
+            head("GET", target).unwrap().with_body(Id::ZERO, Timestamp(0), headers, Bytes::new(), source)
+        };
+        for (value, is_other) in [("", false), ("root", false), ("/", false), ("/root/", false), ("n1", true)] {
+            assert_eq!(with("/v1/a", "x-vault-namespace", value).unwrap().is_for_namespace(), is_other, "{value}");
+        }
+        for target in ["/v1/sys/health", "/v1/sys/storage/raft/configuration"] {
+            let refusal = with(target, "x-vault-namespace", "root").unwrap_err();
+            assert_eq!(refusal, Refusal::malformed("operation unavailable in namespaces"));
+            assert!(with(target, "x-vault-namespace", "").is_ok());
+        }
+        assert!(with("/v1/sys/seal-status", "x-vault-namespace", "n1").is_ok());
+        for (value, fine) in [("a", true), ("a:b", true), ("a:", false), (":b", false), ("", false)] {
+            assert_eq!(with("/v1/a", "x-vault-mfa", value).is_ok(), fine, "{value}");
         }
     }
 

@@ -263,7 +263,8 @@ async fn handle(worker: Rc<Worker>, request: HttpRequest<Incoming>, source: IpAd
     if head_bytes(&request) > worker.app.config.limits.header_bytes_max {
         return head_too_large();
     }
-    let namespace = request.headers().get("x-vault-namespace").cloned();
+    let namespace = request.headers().get("x-vault-namespace").filter(|name| !name.is_empty()).cloned();
+    let method = request.method().clone();
     let line = Line { method: request.method().clone(), uri: request.uri().clone() };
     let mut response = match read(worker, request, id, source).await {
         Ok(mut request) => {
@@ -276,10 +277,14 @@ async fn handle(worker: Rc<Worker>, request: HttpRequest<Incoming>, source: IpAd
             *response.status_mut() = http::StatusCode::BAD_REQUEST;
             return response;
         }
+        Err(Early::Broken) => {
+            drop(pep::turn_away(worker, id, source, face, Refusal::MalformedSilent).await);
+            return broken(head);
+        }
         Err(Early::Elsewhere) => {
             refuse(&pep::turn_away(worker, id, source, face, Refusal::Absent).await, id, face, head)
         }
-        Err(Early::Redirect(location)) => redirect(location, id, head),
+        Err(Early::Redirect(location)) => redirect(location, id, &method),
         Err(Early::Refused(refusal)) => {
             refuse(&pep::turn_away(worker, id, source, face, refusal).await, id, face, head)
         }
@@ -366,9 +371,24 @@ fn refuse(refusal: &Refusal, id: Id, face: Face, head: bool) -> Response<Body> {
     response
 }
 
-fn redirect(location: String, id: Id, head: bool) -> Response<Body> {
+fn redirect(location: String, id: Id, method: &Method) -> Response<Body> {
     let page = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escape_html(&location)).into_bytes();
-    Answer { status: 307, form: Form::Redirect(location, page) }.into_response(id, head)
+    let mut response =
+        Answer { status: 307, form: Form::Redirect(location, page) }.into_response(id, *method == Method::HEAD);
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        *response.body_mut() = Body::default();
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    response
+}
+
+/// As Go's HTTP server answers to what is no request.
+fn broken(head: bool) -> Response<Body> {
+    let page = Form::Text("text/plain; charset=utf-8", b"400 Bad Request".to_vec());
+    let mut response = Answer { status: 400, form: page }.into_response(Id::ZERO, head);
+    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    response
 }
 
 fn escape_html(text: &str) -> String {
