@@ -23,8 +23,11 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
             Ok(context.with_parameter_warnings(Answer::json(value.into_bytes()), &kv1::FIELDS))
         }
         Operation::List => kv1::list(context, own, path),
-        Operation::Create | Operation::Update if path.is_empty() => Err(Refusal::MalformedList("missing path".into())),
-        Operation::Create | Operation::Update => kv1::write(context, own, path).await,
+        Operation::Create | Operation::Update => match kv1::body(context) {
+            None => Err(Refusal::MalformedList("missing data fields".into())),
+            Some(_) if path.is_empty() => Err(Refusal::MalformedList("missing path".into())),
+            Some(body) => kv1::write(context, own, path, &body).await,
+        },
         Operation::Delete => kv1::delete(context, own, path).await,
         _ => Err(Refusal::UnsupportedOperation),
     }

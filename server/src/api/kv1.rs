@@ -69,7 +69,8 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
             if path.is_empty() {
                 return Err(Refusal::malformed("missing path"));
             }
-            write(context, mount.id, path).await
+            let body = body(context).ok_or_else(|| Refusal::malformed("missing data fields"))?;
+            write(context, mount.id, path, &body).await
         }
         Operation::Delete => delete(context, mount.id, path).await,
         _ => Err(Refusal::UnsupportedOperation),
@@ -109,18 +110,19 @@ pub fn list(context: &Context<'_>, mount: Id, folder: &str) -> Result<Answer, Re
     Ok(context.with_parameter_warnings(Answer::data(&data), &FIELDS))
 }
 
-/// Stores the whole body at `path`.
+/// The whole body, as an object; `None` if there is nothing in it.
+pub fn body(context: &Context<'_>) -> Option<String> {
+    match context.params.body() {
+        Some(body) if !body.is_empty() => Some(body.raw().text().to_owned()),
+        _ => form(context),
+    }
+}
+
+/// Stores `body` at `path`.
 ///
 /// # Errors
-/// There is nothing to store, or the path is not canonical.
-pub async fn write(context: &Context<'_>, mount: Id, path: &str) -> Result<Answer, Refusal> {
-    let body = match context.params.body() {
-        Some(body) if !body.is_empty() => body.raw().text().to_owned(),
-        _ => match form(context) {
-            Some(text) => text,
-            None => return Err(Refusal::malformed("missing data fields")),
-        },
-    };
+/// The path is not canonical.
+pub async fn write(context: &Context<'_>, mount: Id, path: &str, body: &str) -> Result<Answer, Refusal> {
     canonical(path)?;
     let tree = entries(mount);
     context
@@ -138,7 +140,7 @@ pub async fn write(context: &Context<'_>, mount: Id, path: &str) -> Result<Answe
 }
 
 /// A form body as an object of strings.
-pub(super) fn form(context: &Context<'_>) -> Option<String> {
+fn form(context: &Context<'_>) -> Option<String> {
     let names = context.params.names();
     if names.is_empty() {
         return None;

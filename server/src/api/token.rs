@@ -96,7 +96,8 @@ fn auth(token: &Token, shown: &str, ttl_s: i64) -> Value {
         "token_type": "service",
         "orphan": token.orphan,
         "mfa_requirement": null,
-        "num_uses": token.uses,
+        // As Vault has it: those that it was made with, also when some are gone.
+        "num_uses": token.uses.max(token.uses_made),
     });
     if token.policies.is_empty()
         && let Some(members) = auth.as_object_mut()

@@ -91,6 +91,7 @@ async fn issue(context: &Context<'_>, sealing: Sealing, spent: Option<[u8; 32]>)
                 expires: Some(expires),
                 explicit_max_ttl_s: ttl_s,
                 uses: 1,
+                uses_made: 1,
                 ..Token::new(TokenKind::Wrapping, &sealing.path, policies, now, draft.entropy())
             };
             let key = token::key_of(draft.keyring(), text.expose());
@@ -149,8 +150,7 @@ fn wrap(context: &Context<'_>) -> Result<Answer, Refusal> {
     if context.request.wrap_ttl.is_none_or(|ttl| ttl == Duration::ZERO) {
         return Err(Refusal::malformed("endpoint requires response wrapping to be used"));
     }
-    let data = context.params.body().map(|body| body.raw().text().to_owned()).or_else(|| super::kv1::form(context));
-    Ok(Answer::json(data.unwrap_or_else(|| "{}".to_owned()).into_bytes()))
+    Ok(Answer::json(super::kv1::body(context).unwrap_or_else(|| "{}".to_owned()).into_bytes()))
 }
 
 /// Whether the token that is meant, in the parameters or the caller's, wraps something: looked at before the caller's token.

@@ -72,6 +72,9 @@ pub struct Token {
     pub period_s: i64,
     /// Uses left; 0 = unlimited.
     pub uses: i64,
+    /// Uses that it was made with; 0 also in rows from before this was kept.
+    #[serde(default)]
+    pub uses_made: i64,
     /// Whether it can be renewed.
     pub renewable: bool,
     /// Id of the entries that only this token sees.
@@ -99,6 +102,7 @@ impl Token {
             explicit_max_ttl_s: 0,
             period_s: 0,
             uses: 0,
+            uses_made: 0,
             renewable: false,
             cubbyhole: Id::random(entropy),
         }

@@ -138,14 +138,14 @@ impl Head {
         }
         let scraped = decoded == SCRAPED;
         let below = if scraped { METRICS } else { decoded.strip_prefix("/v1/").ok_or(Early::Elsewhere)? };
-        let has_flags = *method == Method::GET && !is_status(below);
-        let (list, scan) = match has_flags.then(|| uri.query()).flatten() {
+        let (list, scan) = match (*method == Method::GET).then(|| uri.query()).flatten() {
             Some(query) => (flag(query, "list")?, flag(query, "scan")?),
             None => (false, false),
         };
         if list && scan {
             return Err(Refusal::MalformedSilent.into());
         }
+        let (list, scan) = (list && !is_status(below), scan && !is_status(below));
         if let Some(clean) = cleaned(raw) {
             let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
             return Err(Early::Redirect(format!("{clean}{query}")));
@@ -363,7 +363,7 @@ fn has_broken_escape(raw: &str) -> bool {
         .any(|rest| !rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)))
 }
 
-/// Status of this node, which answers to a `GET` whatever its query says.
+/// Status of this node, which a `GET` reads also where its query asks for a list.
 fn is_status(path: &str) -> bool {
     matches!(path, "sys/health" | "sys/seal-status" | "sys/leader")
 }

@@ -115,6 +115,7 @@ pub(super) async fn create(context: &Context<'_>, line: Line) -> Result<Answer, 
         explicit_max_ttl_s: ttl::seconds_up(lives.explicit_max),
         period_s: ttl::seconds_up(lives.period),
         uses: call.uses,
+        uses_made: call.uses,
         renewable: call.renewable,
         ..Token::new(TokenKind::Service, &context.request.path, policies, received, entropy)
     };
@@ -144,7 +145,7 @@ pub(super) async fn create(context: &Context<'_>, line: Line) -> Result<Answer, 
     let ghosts = fresh.policies.iter().filter(|name| *name != "root" && !known.policies.contains_key(*name));
     let ghosts = ghosts.map(|name| format!("Policy {} does not exist", gotext::quote(name)));
     let weak = call.chosen.as_ref().map(|_| WEAK_ID.to_owned());
-    for warning in weak.into_iter().chain(warning).chain(ghosts) {
+    for warning in warning.into_iter().chain(weak).chain(ghosts) {
         answer.warn(warning);
     }
     Ok(context.with_parameter_warnings(answer, &FIELDS))
@@ -243,6 +244,7 @@ fn names(params: &Params<'_>) -> Result<Vec<String>, Refusal> {
             Kind::Null => return Ok(Vec::new()),
             Kind::Array => raw.elements().collect(),
             Kind::Object if raw.members().next().is_none() => return Ok(Vec::new()),
+            Kind::String if raw.string().is_some_and(|text| text.is_empty()) => return Ok(Vec::new()),
             Kind::Object | Kind::String | Kind::Bool | Kind::Number => vec![raw],
         },
     };
