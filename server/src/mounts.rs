@@ -134,14 +134,24 @@ impl Mount {
         self.path.starts_with("auth/")
     }
 
-    /// Effective default lease in seconds.
+    /// Default lease in seconds; it may be longer than the longest.
     pub fn default_lease(&self) -> i64 {
-        if self.default_lease_s > 0 { self.default_lease_s } else { SYSTEM_LEASE_S.min(self.max_lease()) }
+        if self.default_lease_s == 0 { SYSTEM_LEASE_S } else { self.default_lease_s }
     }
 
     /// Effective longest lease in seconds.
     pub fn max_lease(&self) -> i64 {
-        if self.max_lease_s > 0 { self.max_lease_s } else { SYSTEM_LEASE_S }
+        if self.max_lease_s == 0 { SYSTEM_LEASE_S } else { self.max_lease_s }
+    }
+
+    /// The lists of its configuration that are not empty. The system's own paths are told what a client accepts, always.
+    pub fn shown_lists(&self) -> BTreeMap<String, Vec<String>> {
+        let mut lists = self.lists.clone();
+        lists.retain(|_, values| !values.is_empty());
+        if self.kind == Kind::System {
+            lists.insert("passthrough_request_headers".into(), vec!["Accept".into()]);
+        }
+        lists
     }
 
     /// The mount as `sys/mounts` shows it.
@@ -154,8 +164,8 @@ impl Mount {
         if !self.listing_visibility.is_empty() {
             config["listing_visibility"] = json!(self.listing_visibility);
         }
-        for (name, values) in &self.lists {
-            config[name.as_str()] = json!(values);
+        for (name, values) in self.shown_lists() {
+            config[name] = json!(values);
         }
         if let Some(kind) = &self.token_type {
             config["token_type"] = json!(kind);
@@ -174,7 +184,7 @@ impl Mount {
             "type": self.type_name(),
             "uuid": self.id.to_uuid(),
         });
-        if matches!(self.kind, Kind::Kv1 | Kind::Kv2 | Kind::Generic) {
+        if matches!(self.kind, Kind::Kv1 | Kind::Kv2) {
             info["deprecation_status"] = json!("supported");
         }
         info
@@ -254,35 +264,52 @@ pub fn decode(body: &[u8]) -> Result<Mount, Refusal> {
 mod tests {
     use super::*;
 
+    fn mount(path: &str, kind: Kind) -> Mount {
+        Mount {
+            id: Id::ZERO,
+            path: path.to_owned(),
+            kind,
+            description: String::new(),
+            accessor: String::new(),
+            options: None,
+            default_lease_s: 0,
+            max_lease_s: 0,
+            force_no_cache: false,
+            listing_visibility: String::new(),
+            local: false,
+            seal_wrap: false,
+            external_entropy_access: false,
+            lists: BTreeMap::new(),
+            token_type: None,
+            kv: None,
+            closed: None,
+            moves: Vec::new(),
+        }
+    }
+
     fn table(paths: &[&str]) -> MountTable {
-        MountTable(
-            paths
-                .iter()
-                .map(|path| {
-                    let mount = Mount {
-                        id: Id::ZERO,
-                        path: (*path).to_owned(),
-                        kind: Kind::Kv2,
-                        description: String::new(),
-                        accessor: String::new(),
-                        options: None,
-                        default_lease_s: 0,
-                        max_lease_s: 0,
-                        force_no_cache: false,
-                        listing_visibility: String::new(),
-                        local: false,
-                        seal_wrap: false,
-                        external_entropy_access: false,
-                        lists: BTreeMap::new(),
-                        token_type: None,
-                        kv: None,
-                        closed: None,
-                        moves: Vec::new(),
-                    };
-                    (mount.path.clone(), std::sync::Arc::new(mount))
-                })
-                .collect(),
-        )
+        let mounts = paths.iter().map(|path| mount(path, Kind::Kv2));
+        MountTable(mounts.map(|mount| (mount.path.clone(), std::sync::Arc::new(mount))).collect())
+    }
+
+    #[test]
+    fn a_lease_that_is_not_set_is_the_systems() {
+        let mut mount = mount("kv/", Kind::Kv1);
+        mount.max_lease_s = 3600;
+        assert_eq!((mount.default_lease(), mount.max_lease()), (SYSTEM_LEASE_S, 3600));
+        mount.default_lease_s = -5;
+        assert_eq!(mount.default_lease(), -5);
+    }
+
+    #[test]
+    fn of_an_old_row_empty_lists_are_not_shown() {
+        let mut row = serde_json::to_value(mount("sys/", Kind::System)).unwrap();
+        row["lists"] = json!({ "allowed_response_headers": [], "audit_non_hmac_request_keys": ["a"] });
+        let read = decode(row.to_string().as_bytes()).unwrap();
+        let lists = json!({ "audit_non_hmac_request_keys": ["a"], "passthrough_request_headers": ["Accept"] });
+        assert_eq!(json!(read.shown_lists()), lists);
+        row.as_object_mut().unwrap().remove("lists");
+        assert_eq!(decode(row.to_string().as_bytes()).unwrap(), mount("sys/", Kind::System));
     }
 
     #[test]

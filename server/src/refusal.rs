@@ -37,6 +37,8 @@ pub enum Refusal {
     UnsupportedPath,
     /// The path has no such verb: 405.
     UnsupportedOperation,
+    /// The same, as Vault says it of a path that takes no token: 405 with the bare text.
+    UnsupportedOperationOpen,
     /// Not a verb of this API: 405, before any token is looked at.
     UnknownVerb,
     /// PATCH with a content type other than merge-patch: 415.
@@ -227,6 +229,7 @@ impl Refusal {
             }
             Self::UnsupportedPath => errors(404, "NO_ROUTE", vec![multierror("unsupported path")]),
             Self::UnsupportedOperation => errors(405, "METHOD_NOT_ALLOWED", vec![multierror("unsupported operation")]),
+            Self::UnsupportedOperationOpen => errors(405, "METHOD_NOT_ALLOWED", vec!["unsupported operation".into()]),
             Self::UnknownVerb => errors(405, "METHOD_NOT_ALLOWED", vec![]),
             Self::MediaType(given) => errors(
                 415,
@@ -283,7 +286,9 @@ impl Refusal {
             Self::Absent | Self::AbsentBecause(_) | Self::AbsentSilent | Self::NoRoute(_) | Self::UnsupportedPath => {
                 Problem::SECRET_NOT_FOUND
             }
-            Self::UnsupportedOperation | Self::UnknownVerb => Problem::METHOD_NOT_ALLOWED,
+            Self::UnsupportedOperation | Self::UnsupportedOperationOpen | Self::UnknownVerb => {
+                Problem::METHOD_NOT_ALLOWED
+            }
             Self::MediaType(_) => Problem::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge | Self::EntryTooLarge { .. } => Problem::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => Problem::RATE_LIMITED,

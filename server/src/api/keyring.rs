@@ -40,11 +40,12 @@ fn status(context: &Context<'_>) -> Result<Answer, Refusal> {
     let active = keys.active_epoch();
     let epoch = keys.epochs().into_iter().find(|epoch| epoch.number == active);
     let (installed, uses) = epoch.map_or((context.worker.app.started, 0), |epoch| (epoch.created, epoch.uses));
-    Ok(Answer::injected(&json!({
+    let answer = Answer::injected(&json!({
         "term": active,
         "install_time": installed.rfc3339(),
         "encryptions": uses,
-    })))
+    }));
+    Ok(context.with_parameter_warnings(answer, &[]))
 }
 
 /// A new epoch for everything sealed from now on; what was sealed before is wrapped anew in the background.

@@ -51,13 +51,24 @@ use crate::pep::{Door, judge};
 use crate::record::Facts;
 use crate::refusal::Refusal;
 
+/// What takes no token: a node is asked this, and told this, before it can know any.
+const OPEN: [&str; 7] =
+    ["sys/health", "sys/seal-status", "sys/leader", "sys/init", "sys/unseal", "sys/seal", "sys/step-down"];
+/// Below `sys/`: where a list is an answer, or the wrong verb. Anywhere else there is no such path.
+const LISTED: [&str; 7] =
+    ["mounts/", "auth/", "remount/status/", "policies/", "policy/", "version-history/", "host-info/"];
+
+/// A list of what takes no token, or may take none: the wrong verb.
+fn is_list_of_open(request: &Request) -> bool {
+    let listing = matches!(request.operation, Operation::List | Operation::Scan);
+    listing && request.path.strip_suffix('/').is_some_and(|path| OPEN.contains(&path) || path == "sys/metrics")
+}
+
 /// How a path is guarded.
 pub fn door(request: &Request, listen: &Listen) -> Door {
     match request.path.as_str() {
         "sys/metrics" if listen.open_metrics && request.operation == Operation::Read => Door::Open,
-        "sys/health" | "sys/seal-status" | "sys/leader" | "sys/init" | "sys/unseal" | "sys/seal" | "sys/step-down" => {
-            Door::Open
-        }
+        path if OPEN.contains(&path) || is_list_of_open(request) => Door::Open,
         "sys/wrapping/lookup" | "sys/internal/ui/mounts" => Door::Own,
         path if path.starts_with("sys/internal/ui/mounts/") => Door::Own,
         _ => Door::Guarded,
@@ -190,6 +201,9 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     if let Some(call) = context.permit.call() {
         return native::act(context, call).await;
     }
+    if is_list_of_open(context.request) {
+        return Err(Refusal::UnknownVerb);
+    }
     match context.request.path.as_str() {
         "sys/health" | "sys/seal-status" | "sys/leader" => return status::act(context),
         "sys/metrics" if context.permit.door() == Door::Open => return metrics::act(context),
@@ -214,11 +228,12 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
 async fn system(context: &Context<'_>) -> Result<Answer, Refusal> {
     let rest = context.rest();
     // One name, one path: what the policy judged is what the handler takes.
-    let roots = ["mounts/", "auth/", "policies/acl/", "policy/"];
+    let roots = ["policies/acl/", "policy/"];
     let listing = matches!(context.request.operation, Operation::List | Operation::Scan);
     // A preflight names a mount, with its slash, and changes nothing.
     let ends = rest.ends_with('/') && !rest.starts_with("internal/ui/mounts/");
-    if rest.contains("//") || (ends && !listing && !roots.contains(&rest)) {
+    let listed = listing && LISTED.iter().any(|listed| rest.starts_with(listed));
+    if rest.contains("//") || (ends && !listed && !roots.contains(&rest)) {
         return Err(Refusal::UnsupportedPath);
     }
     let (first, _) = rest.split_once('/').unwrap_or((rest, ""));
@@ -226,7 +241,7 @@ async fn system(context: &Context<'_>) -> Result<Answer, Refusal> {
         "mounts" | "auth" | "remount" | "internal" => mounts::act(context).await,
         "policies" | "policy" => policy::act(context).await,
         "wrapping" => wrapping::act(context).await,
-        "capabilities" | "capabilities-self" | "capabilities-accessor" => capabilities::act(context),
+        "capabilities" | "capabilities-self" | "capabilities-accessor" if rest == first => capabilities::act(context),
         "key-status" | "rotate" => keyring::act(context).await,
         "tools" => tools::act(context),
         "cluster" => cluster::act(context).await,

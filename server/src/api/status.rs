@@ -25,20 +25,27 @@ pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         "sys/seal-status" if read => Ok(Answer::bare(200, &seal_status(context.worker)?)),
         "sys/leader" if read => Ok(Answer::bare(200, &leader(context.worker)?)),
         "sys/health" | "sys/seal-status" | "sys/leader" => Err(Refusal::UnknownVerb),
-        "sys/ha-status" if read => Ok(Answer::injected(&ha_status(context.worker)?)),
+        "sys/ha-status" if read => Ok(told(context, &ha_status(context.worker)?)),
         "sys/audit-key" if read => Ok(Answer::injected(&audit_key(context.worker))),
         "sys/audit-heads" if read => Ok(Answer::data(&audit_heads(context.worker)?)),
-        "sys/config/cors" if read => Ok(Answer::injected(&json!({ "enabled": false }))),
-        "sys/host-info" if read => Ok(Answer::injected(&host_info(context.worker))),
+        "sys/config/cors" if read => Ok(told(context, &json!({ "enabled": false }))),
+        "sys/host-info" if read => Ok(told(context, &host_info(context.worker))),
         "sys/version-history/" if context.request.operation == Operation::List => version_history(context),
         "sys/ha-status"
         | "sys/audit-key"
         | "sys/audit-heads"
         | "sys/config/cors"
         | "sys/host-info"
+        | "sys/host-info/"
+        | "sys/version-history"
         | "sys/version-history/" => Err(Refusal::UnsupportedOperation),
         _ => Err(Refusal::UnsupportedPath),
     }
+}
+
+/// These paths take no parameters.
+fn told(context: &Context<'_>, data: &Value) -> Answer {
+    context.with_parameter_warnings(Answer::injected(data), &[])
 }
 
 fn health(context: &Context<'_>) -> Result<Answer, Refusal> {
@@ -203,8 +210,9 @@ fn host_info(worker: &Worker) -> Value {
 /// There was no other version yet.
 fn version_history(context: &Context<'_>) -> Result<Answer, Refusal> {
     let installed = seal::installation(context.reader())?.map(|installation| installation.created.rfc3339());
-    let facts = json!({ "build_date": "", "previous_version": null, "timestamp_installed": installed });
-    Ok(Answer::injected(&json!({ "keys": [build::VERSION], "key_info": { build::VERSION: facts } })))
+    let facts = json!({ "commit_date": "", "previous_version": null, "timestamp_installed": installed });
+    let answer = Answer::data(&json!({ "keys": [build::VERSION], "key_info": { build::VERSION: facts } }));
+    Ok(context.with_parameter_warnings(answer, &[]))
 }
 
 /// All members, as the leader knows them. A node that was never one of several shows itself.

@@ -5,8 +5,11 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{Context, capabilities};
 use crate::http::answer::Answer;
+use crate::http::fields::Field;
 use crate::mounts::Mount;
 use crate::refusal::Refusal;
+
+const PATH: Field = Field::captured("path");
 
 /// Answers below `sys/internal/`.
 ///
@@ -17,11 +20,13 @@ pub(super) fn act(context: &Context<'_>, below: &str) -> Result<Answer, Refusal>
     match below {
         "ui/mounts" if read => all(context),
         "ui/resultant-acl" if read => capabilities::resultant_acl(context),
-        "ui/mounts" | "ui/resultant-acl" => Err(Refusal::UnsupportedOperation),
+        "ui/resultant-acl" => Err(Refusal::UnsupportedOperation),
+        "ui/mounts" => Err(Refusal::UnsupportedOperationOpen),
         _ => match below.strip_prefix("ui/mounts/") {
-            Some(path) if read && !path.is_empty() => one(context, path),
-            Some("") | None => Err(Refusal::UnsupportedPath),
-            Some(_) => Err(Refusal::UnsupportedOperation),
+            None => Err(Refusal::UnsupportedPath),
+            Some("") => Err(Refusal::AbsentBecause("unsupported path".into())),
+            Some(path) if read => one(context, path),
+            Some(_) => Err(Refusal::UnsupportedOperationOpen),
         },
     }
 }
@@ -45,7 +50,7 @@ fn one(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
     }
     let mut info = mount.info();
     info["path"] = json!(mount.path.strip_prefix("auth/").unwrap_or(&mount.path));
-    Ok(Answer::data(&info))
+    Ok(context.with_parameter_warnings(Answer::data(&info), &[PATH]))
 }
 
 /// All mounts that a token can reach, and those that are shown to everybody.
@@ -68,7 +73,7 @@ fn all(context: &Context<'_>) -> Result<Answer, Refusal> {
             None => secret.insert(mount.path.clone(), info),
         };
     }
-    Ok(Answer::data(&json!({ "auth": auth, "secret": secret })))
+    Ok(context.with_parameter_warnings(Answer::data(&json!({ "auth": auth, "secret": secret })), &[]))
 }
 
 fn brief(mount: &Mount) -> Value {

@@ -4,26 +4,36 @@ use keyward_model::Id;
 use keyward_policy::Operation;
 use serde_json::json;
 
-use super::{check_place, current, put};
+use super::{PROTECTED, check_place, current, put};
 use crate::api::Context;
 use crate::http::answer::Answer;
+use crate::http::fields::Field;
+use crate::http::gotext::{is_printable, quote};
 use crate::refusal::Refusal;
+
+/// What `sys/remount` declares.
+const FIELDS: [Field; 2] = [Field::text("from"), Field::text("to")];
+/// What `sys/remount/status/<id>` declares.
+const ID: Field = Field::captured("migration_id");
+/// Tokens stay where they are, and nothing comes to stand beside them under a like name.
+const TOKENS: &str = "auth/token";
 
 /// Answers `sys/remount` and `sys/remount/status/<id>`.
 ///
 /// # Errors
 /// No such mount, verb or migration; a place that is taken or protected.
 pub(super) async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
-    if let Some(id) = context.rest().strip_prefix("remount/status/") {
+    if let Some(id) = context.rest().strip_prefix("remount/status/").filter(|id| !id.is_empty()) {
         if context.request.operation != Operation::Read {
             return Err(Refusal::UnsupportedOperation);
         }
         let tables = context.worker.tables()?;
         let moved = Id::from_uuid(id).and_then(|id| tables.mounts.moved(id)).ok_or(Refusal::Absent)?;
-        return Ok(Answer::data(&json!({
+        let answer = Answer::data(&json!({
             "migration_id": id,
             "migration_info": { "source_mount": moved.from, "target_mount": moved.to, "status": "success" },
-        })));
+        }));
+        return Ok(context.with_parameter_warnings(answer, &[ID]));
     }
     // Exactly this path: it is the one that a policy must grant `sudo` on.
     if context.rest() != "remount" {
@@ -32,25 +42,8 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     if context.request.operation != Operation::Update {
         return Err(Refusal::UnsupportedOperation);
     }
-    let text = |name: &str| -> Result<String, Refusal> {
-        let text = context.params.string(name)?.unwrap_or_default();
-        let text = text.trim_matches('/');
-        if text.is_empty() {
-            return Err(Refusal::malformed("both 'from' and 'to' path must be specified as a string"));
-        }
-        Ok(format!("{text}/"))
-    };
-    let (from, to) = (text("from")?, text("to")?);
-    for protected in ["sys/", "cubbyhole/", "identity/", "auth/token/"] {
-        if from == protected {
-            return Err(Refusal::malformed(format!("cannot remount \"{from}\"")));
-        }
-    }
-    if ["sys/", "cubbyhole/", "identity/"].iter().any(|p| to.starts_with(p))
-        || from.starts_with("auth/") != to.starts_with("auth/")
-    {
-        return Err(Refusal::malformed(format!("cannot remount to destination {to}")));
-    }
+    context.params.check(&FIELDS)?;
+    let (from, to) = places(context)?;
     let id = Id::random(context.worker.app.barrier.entropy());
     context
         .write_answer(
@@ -70,9 +63,86 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
                 mount.move_to(&to, id);
                 put(draft, &mount)
             },
-            |()| Ok(moved(id)),
+            |()| Ok(context.with_parameter_warnings(moved(id), &FIELDS)),
         )
         .await
+}
+
+/// From where to where, each with a trailing slash.
+fn places(context: &Context<'_>) -> Result<(String, String), Refusal> {
+    let text = |name: &str| context.params.string(name).map(|text| text.unwrap_or_default().into_owned());
+    let (from, to) = (text("from")?, text("to")?);
+    if from.is_empty() || to.is_empty() {
+        return Err(Refusal::malformed("both 'from' and 'to' path must be specified as a string"));
+    }
+    for (name, text) in [("from", &from), ("to", &to)] {
+        if text.starts_with(' ') || text.ends_with(' ') {
+            return Err(Refusal::malformed(format!("'{name}' path cannot contain trailing whitespace")));
+        }
+    }
+    let place = |text: &str| {
+        let ended = if text.ends_with('/') { text.to_owned() } else { format!("{text}/") };
+        ended.strip_prefix('/').map_or(ended.clone(), str::to_owned)
+    };
+    let (from, to) = (place(&from), place(&to));
+    refuse_unclean(&to)?;
+    if from.starts_with("auth/") {
+        if !to.starts_with("auth/") {
+            return Err(Refusal::malformed(format!("cannot remount auth mount to non-auth mount {}", quote(&to))));
+        }
+        if from.starts_with(TOKENS) {
+            return Err(Refusal::malformed(format!("cannot remount {}", quote(&from))));
+        }
+        if to.starts_with(TOKENS) {
+            return Err(Refusal::malformed(format!("cannot remount to destination {}", quote(&to))));
+        }
+        return Ok((from, to));
+    }
+    for protected in PROTECTED {
+        if from.starts_with(protected) {
+            return Err(Refusal::malformed(format!("cannot remount {}", quote(&from))));
+        }
+        if to.starts_with(protected) {
+            return Err(Refusal::malformed(format!("cannot remount to destination {to}")));
+        }
+    }
+    Ok((from, to))
+}
+
+/// A place must be written the shortest way, and be readable.
+fn refuse_unclean(to: &str) -> Result<(), Refusal> {
+    if to.is_empty() {
+        return Err(Refusal::malformed("invalid destination mount path \"/\""));
+    }
+    let clean = format!("{}/", clean(to));
+    if clean != to {
+        return Err(Refusal::malformed(format!(
+            "invalid destination mount: path '{to}' does not match cleaned path '{clean}'"
+        )));
+    }
+    if !to.chars().all(is_printable) {
+        return Err(Refusal::malformed("invalid destination mount: path cannot contain non-printable characters"));
+    }
+    Ok(())
+}
+
+/// The shortest path of the same meaning, without a trailing slash.
+fn clean(path: &str) -> String {
+    let rooted = path.starts_with('/');
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." if segments.last().is_some_and(|last| *last != "..") => drop(segments.pop()),
+            ".." if rooted => {}
+            other => segments.push(other),
+        }
+    }
+    match (rooted, segments.is_empty()) {
+        (true, _) => format!("/{}", segments.join("/")),
+        (false, true) => ".".to_owned(),
+        (false, false) => segments.join("/"),
+    }
 }
 
 fn moved(id: Id) -> Answer {
@@ -90,6 +160,24 @@ mod tests {
 
     use crate::mounts::MOVES_MAX;
     use crate::testing::{ask, on_a_node};
+
+    #[test]
+    fn paths_are_cleaned_as_go_does() {
+        for (path, clean) in [
+            ("a/b/", "a/b"),
+            ("a//b/", "a/b"),
+            ("x/../z/", "z"),
+            ("./x/", "x"),
+            ("../x/", "../x"),
+            ("./", "."),
+            ("a/../", "."),
+            ("a/../../b/", "../b"),
+            ("/", "/"),
+            ("/../x/", "/x"),
+        ] {
+            assert_eq!(super::clean(path), clean, "{path}");
+        }
+    }
 
     #[test]
     fn of_the_moves_of_a_mount_the_newest_are_known() {

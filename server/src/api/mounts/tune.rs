@@ -6,22 +6,43 @@ use keyward_policy::Operation;
 use serde_json::{Map, Value, json};
 
 use super::closing::Closing;
-use super::{LISTS, current_at, pairs, put, strings};
+use super::{LISTS, config, current, plugin, put};
 use crate::api::Context;
 use crate::http::answer::Answer;
 use crate::http::duration;
-use crate::http::fields::Input;
-use crate::http::json::{Kind as Json, Raw};
+use crate::http::fields::Field;
+use crate::http::gotext::quote;
+use crate::http::json::Raw;
 use crate::mounts::{Closed, Kind, Mount};
 use crate::refusal::Refusal;
 
-const UPGRADING: &str = "Upgrading mount from version 1 to version 2. This mount will be unavailable for a brief period and will resume service shortly.";
+/// What the path declares.
+const FIELDS: [Field; 13] = [
+    Field::captured("path"),
+    Field::text("default_lease_ttl"),
+    Field::text("max_lease_ttl"),
+    Field::text("description"),
+    Field::texts("audit_non_hmac_request_keys"),
+    Field::texts("audit_non_hmac_response_keys"),
+    Field::pairs("options"),
+    Field::text("listing_visibility"),
+    Field::texts("passthrough_request_headers"),
+    Field::texts("allowed_response_headers"),
+    Field::text("token_type"),
+    Field::text("plugin_version"),
+    Field::map("user_lockout_config"),
+];
+/// Mounts of the system, whose settings are fixed.
+const FIXED: [&str; 4] = ["cubbyhole/", "sys/", "audit/", "identity/"];
+/// What may be set even there.
+const NOT_FIXED: [&str; 3] = ["path", "audit_non_hmac_request_keys", "audit_non_hmac_response_keys"];
 
 /// Answers for one mount.
 ///
 /// # Errors
 /// No such mount or verb, or values that do not go together.
 pub(super) async fn act(context: &Context<'_>, place: &str) -> Result<Answer, Refusal> {
+    context.params.check(&FIELDS)?;
     match context.request.operation {
         Operation::Read => read(context, place),
         Operation::Create | Operation::Update => write(context, place).await,
@@ -31,10 +52,10 @@ pub(super) async fn act(context: &Context<'_>, place: &str) -> Result<Answer, Re
 
 fn read(context: &Context<'_>, place: &str) -> Result<Answer, Refusal> {
     let tables = context.worker.tables()?;
-    let mount = tables
+    let (mount, _) = tables
         .mounts
-        .get(place)
-        .ok_or_else(|| Refusal::malformed(format!("cannot fetch sysview for path \"{place}\"")))?;
+        .resolve(place)
+        .ok_or_else(|| Refusal::malformed(format!("cannot fetch sysview for path {}", quote(place))))?;
     let mut out = Map::new();
     out.insert("default_lease_ttl".into(), json!(mount.default_lease()));
     out.insert("max_lease_ttl".into(), json!(mount.max_lease()));
@@ -49,73 +70,98 @@ fn read(context: &Context<'_>, place: &str) -> Result<Answer, Refusal> {
     if mount.external_entropy_access {
         out.insert("external_entropy_access".into(), json!(true));
     }
-    for (name, values) in &mount.lists {
-        out.insert(name.clone(), json!(values));
+    for (name, values) in mount.shown_lists() {
+        out.insert(name, json!(values));
     }
     if let Some(kind) = &mount.token_type {
         out.insert("token_type".into(), json!(kind));
     }
-    Ok(Answer::injected(&Value::Object(out)))
+    Ok(context.with_parameter_warnings(Answer::injected(&Value::Object(out)), &FIELDS))
 }
 
-/// What a request wants changed.
+/// What a request wants changed; what it does not name stays.
 struct Wish {
     default_lease_s: Option<i64>,
     max_lease_s: Option<i64>,
+    /// Settings against guessed passwords are named.
+    lockout: bool,
     description: Option<String>,
+    /// As asked for.
+    plugin_version: Option<String>,
+    lists: BTreeMap<&'static str, Vec<String>>,
     listing_visibility: Option<String>,
-    options: BTreeMap<String, String>,
-    lists: BTreeMap<String, Vec<String>>,
     token_type: Option<String>,
+    options: BTreeMap<String, String>,
 }
 
-fn wish(context: &Context<'_>) -> Result<Wish, Refusal> {
-    let params = context.params;
-    let ttl = |name: &str| -> Result<Option<i64>, Refusal> {
-        match params.string(name)?.as_deref() {
-            None | Some("") => Ok(None),
-            Some("system") => Ok(Some(0)),
-            Some(text) => duration::parse(text)
-                .map(|nanos| Some(nanos / 1_000_000_000))
-                .map_err(|why| Refusal::malformed(why.into_owned())),
+impl Wish {
+    fn of(context: &Context<'_>) -> Result<Self, Refusal> {
+        let params = context.params;
+        let ttl = |name: &str| -> Result<Option<i64>, Refusal> {
+            match params.string(name)?.as_deref() {
+                None | Some("") => Ok(None),
+                Some("system") => Ok(Some(0)),
+                Some(text) => duration::parse(text)
+                    .map(|nanos| Some(nanos / 1_000_000_000))
+                    .map_err(|why| Refusal::malformed(why.into_owned())),
+            }
+        };
+        // Null is a text, too: the empty one.
+        let text = |name: &str| -> Result<Option<String>, Refusal> {
+            let given = params.get(name).is_some();
+            Ok(params.string(name)?.map(std::borrow::Cow::into_owned).or_else(|| given.then(String::new)))
+        };
+        let mut lists = BTreeMap::new();
+        for name in LISTS {
+            if let Some(list) = params.strings(name)? {
+                lists.insert(name, list);
+            }
         }
-    };
-    let options = match params.map("options")? {
-        Some(text) if text != "null" => pairs(Raw::trusted(&text))?,
-        _ => BTreeMap::new(),
-    };
-    let mut lists = BTreeMap::new();
-    for name in LISTS {
-        if let Some(Input::Json(value)) =
-            params.get(name).filter(|v| !matches!(v, Input::Json(r) if r.kind() == Json::Null))
-        {
-            lists.insert(name.to_owned(), strings(value));
+        let lockout = params.map("user_lockout_config")?;
+        let lockout = lockout.as_deref().map(Raw::trusted).filter(|object| object.members().next().is_some());
+        if lockout.is_some_and(|object| !config::is_lockout(object)) {
+            return Err(Refusal::malformed("unable to convert given user lockout config information"));
         }
+        Ok(Self {
+            default_lease_s: ttl("default_lease_ttl")?,
+            max_lease_s: ttl("max_lease_ttl")?,
+            lockout: lockout.is_some(),
+            description: text("description")?,
+            plugin_version: text("plugin_version")?,
+            lists,
+            listing_visibility: text("listing_visibility")?,
+            token_type: text("token_type")?,
+            options: params.pairs("options")?.unwrap_or_default(),
+        })
     }
-    let text = |name: &str| params.string(name).map(|text| text.map(std::borrow::Cow::into_owned));
-    Ok(Wish {
-        default_lease_s: ttl("default_lease_ttl")?,
-        max_lease_s: ttl("max_lease_ttl")?,
-        description: text("description")?,
-        listing_visibility: text("listing_visibility")?,
-        options,
-        lists,
-        token_type: text("token_type")?.filter(|kind| !kind.is_empty()),
-    })
+}
+
+/// That nothing is named which cannot be set there.
+fn refuse_fixed(context: &Context<'_>, place: &str) -> Result<(), Refusal> {
+    if !FIXED.iter().any(|fixed| place.starts_with(fixed)) {
+        return Ok(());
+    }
+    let named = FIELDS.iter().map(|field| field.name()).filter(|name| context.params.get(name).is_some());
+    match named.into_iter().find(|name| !NOT_FIXED.contains(name)) {
+        Some(name) => Err(Refusal::malformed(format!("cannot tune parameter {name} of {place}"))),
+        None => Ok(()),
+    }
 }
 
 async fn write(context: &Context<'_>, place: &str) -> Result<Answer, Refusal> {
-    let wish = wish(context)?;
+    refuse_fixed(context, place)?;
+    let absent = || Refusal::malformed(format!("tune of path {} failed: no mount entry found", quote(place)));
+    context.worker.tables()?.mounts.resolve(place).ok_or_else(absent)?;
+    let wish = Wish::of(context)?;
     let mut closed = None;
     let answer = context
         .write_answer(
             |draft| {
-                let Some(mut mount) = current_at(draft, place)? else {
-                    return Err(Refusal::malformed(format!("tune of path \"{place}\" failed: no mount entry found")));
-                };
+                let mut mount =
+                    current(draft)?.into_iter().find(|mount| place.starts_with(&mount.path)).ok_or_else(absent)?;
                 mount.serving()?;
                 let from = mount.kind;
-                change(&mut mount, &wish)?;
+                let step = change(&mut mount, &wish)?;
                 let raised = from != mount.kind;
                 if raised {
                     mount.kind = from; // it becomes version 2 when its entries are
@@ -123,9 +169,12 @@ async fn write(context: &Context<'_>, place: &str) -> Result<Answer, Refusal> {
                 }
                 put(draft, &mount)?;
                 closed = raised.then_some(mount);
-                Ok(raised)
+                Ok(step)
             },
-            |raised| Ok(Answer::warned(raised.then(|| UPGRADING.to_owned()).into_iter().collect())),
+            |step| {
+                let answer = Answer::warned(step.map(|step| step.warning()).into_iter().collect());
+                Ok(context.with_parameter_warnings(answer, &FIELDS))
+            },
         )
         .await?;
     if let Some(mount) = closed {
@@ -134,13 +183,38 @@ async fn write(context: &Context<'_>, place: &str) -> Result<Answer, Refusal> {
     Ok(answer)
 }
 
-fn change(mount: &mut Mount, wish: &Wish) -> Result<(), Refusal> {
-    let default = wish.default_lease_s.unwrap_or(mount.default_lease_s);
-    let max = wish.max_lease_s.unwrap_or(mount.max_lease_s);
-    if max > 0 && default > max {
+/// A step of a KV mount's version: from none that was named (0) to 1, or from either of them to 2.
+#[derive(Clone, Copy)]
+struct Step {
+    from: i64,
+    to: i64,
+}
+
+impl Step {
+    fn warning(self) -> String {
+        format!(
+            "Upgrading mount from version {} to version {}. This mount will be unavailable for a brief period and will resume service shortly.",
+            self.from, self.to
+        )
+    }
+}
+
+fn change(mount: &mut Mount, wish: &Wish) -> Result<Option<Step>, Refusal> {
+    leases(mount, wish)?;
+    if wish.lockout {
         return Err(Refusal::malformed(format!(
-            "backend max lease TTL of {max} would be less than backend default lease TTL of {default}"
+            "tuning of user lockout configuration for auth type \"{}\" not allowed",
+            mount.type_name()
         )));
+    }
+    if let Some(description) = &wish.description {
+        mount.description.clone_from(description);
+    }
+    if let Some(asked) = &wish.plugin_version
+        && let Some(version) = plugin::other_version(asked)?
+    {
+        let name = mount.type_name();
+        return Err(Refusal::malformed(format!("plugin not found in the catalog: {name}, version={version}")));
     }
     if let Some(visibility) = &wish.listing_visibility {
         if !["", "hidden", "unauth"].contains(&visibility.as_str()) {
@@ -148,45 +222,79 @@ fn change(mount: &mut Mount, wish: &Wish) -> Result<(), Refusal> {
         }
         mount.listing_visibility.clone_from(visibility);
     }
-    if let Some(description) = &wish.description {
-        if matches!(mount.kind, Kind::System | Kind::Cubbyhole) {
-            return Err(Refusal::malformed(format!("cannot tune parameter description of {}", mount.path)));
-        }
-        mount.description.clone_from(description);
-    }
-    if let Some(kind) = &wish.token_type {
-        if !mount.is_auth() {
-            return Err(Refusal::malformed("'token_type' can only be modified on auth mounts"));
-        }
-        if !["default-service", "default-batch", "service", "batch"].contains(&kind.as_str()) {
-            return Err(Refusal::malformed("invalid value for 'token_type'"));
-        }
-        mount.token_type = Some(kind.clone());
-    }
-    if let Some(version) = wish.options.get("version") {
-        match (mount.kind, version.as_str()) {
-            (Kind::Kv1, "1") | (Kind::Kv2, "2") => {}
-            (Kind::Kv1, "2") => mount.kind = Kind::Kv2,
-            (Kind::Kv2, "1") => return Err(Refusal::malformed("cannot downgrade mount from version 2")),
-            (Kind::Kv1 | Kind::Kv2, other) => {
-                let number = other.parse::<i64>().unwrap_or(0);
-                return Err(Refusal::malformed(format!("invalid version provided: {number}")));
-            }
-            _ => {
-                return Err(Refusal::malformed(format!(
-                    "secrets engine \"{}\" does not allow setting a version",
-                    mount.type_name()
-                )));
-            }
-        }
-    }
-    for (name, value) in &wish.options {
-        mount.options.get_or_insert_default().insert(name.clone(), value.clone());
+    if wish.token_type.is_some() {
+        return Err(Refusal::malformed(if mount.is_auth() {
+            "'token_type' cannot be set for 'token' or 'ns_token' auth mounts"
+        } else {
+            "'token_type' can only be modified on auth mounts"
+        }));
     }
     for (name, values) in &wish.lists {
-        mount.lists.insert(name.clone(), values.clone());
+        mount.lists.insert((*name).to_owned(), values.clone());
     }
-    mount.default_lease_s = default;
-    mount.max_lease_s = max;
+    mount.lists.retain(|_, values| !values.is_empty());
+    options(mount, &wish.options)
+}
+
+fn leases(mount: &mut Mount, wish: &Wish) -> Result<(), Refusal> {
+    let default = wish.default_lease_s.unwrap_or(mount.default_lease_s);
+    let max = wish.max_lease_s.unwrap_or(mount.max_lease_s);
+    if (default, max) != (mount.default_lease_s, mount.max_lease_s) && default != 0 && max != 0 && max < default {
+        return Err(Refusal::malformed(format!(
+            "backend max lease TTL of {max} would be less than backend default lease TTL of {default}"
+        )));
+    }
+    (mount.default_lease_s, mount.max_lease_s) = (default, max);
     Ok(())
+}
+
+/// Sets the options that are not empty, and drops the others.
+fn options(mount: &mut Mount, wanted: &BTreeMap<String, String>) -> Result<Option<Step>, Refusal> {
+    let step = match wanted.get("version") {
+        Some(text) => version(mount, text)?,
+        None => None,
+    };
+    if wanted.is_empty() {
+        return Ok(step);
+    }
+    let options = mount.options.get_or_insert_default();
+    for (name, value) in wanted.iter().filter(|(name, _)| *name != "version") {
+        if value.is_empty() {
+            options.remove(name);
+        } else {
+            options.insert(name.clone(), value.clone());
+        }
+    }
+    if let Some(step) = step {
+        options.insert("version".into(), step.to.to_string());
+    }
+    Ok(step)
+}
+
+/// The step to another version, if that is one.
+fn version(mount: &mut Mount, text: &str) -> Result<Option<Step>, Refusal> {
+    let named = mount.options.as_ref().and_then(|options| options.get("version"));
+    let from = match mount.kind {
+        Kind::Kv2 => 2,
+        Kind::Kv1 => i64::from(named.is_some_and(|text| !text.is_empty())),
+        _ => {
+            return Err(Refusal::malformed(format!(
+                "secrets engine \"{}\" does not allow setting a version",
+                mount.type_name()
+            )));
+        }
+    };
+    let to = if text.is_empty() { Ok(0) } else { duration::decimal(text) }.map_err(|why| {
+        Refusal::malformed(format!("unable to parse options: strconv.ParseInt: parsing {}: {why}", quote(text)))
+    })?;
+    if to != 1 && to != 2 {
+        return Err(Refusal::malformed(format!("invalid version provided: {to}")));
+    }
+    if to < from {
+        return Err(Refusal::malformed(format!("cannot downgrade mount from version {from}")));
+    }
+    if to == 2 {
+        mount.kind = Kind::Kv2;
+    }
+    Ok((to > from).then_some(Step { from, to }))
 }

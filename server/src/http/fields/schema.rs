@@ -90,6 +90,11 @@ impl Field {
         Self { name, kind: Kind::Time }
     }
 
+    /// What it is called.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn check(self, params: &Params<'_>) -> Result<(), FieldError> {
         let name = self.name;
         match self.kind {
