@@ -110,6 +110,14 @@ impl Capabilities {
         }
         WORDS.iter().filter(|(_, bit)| self.contains(*bit)).map(|(name, _)| *name).collect()
     }
+
+    /// The same with those at the end that came to Vault's API last: as `sys/internal/ui/resultant-acl` shows them.
+    pub fn words_latest_last(self) -> Vec<&'static str> {
+        let (latest, mut words): (Vec<_>, Vec<_>) =
+            self.words().into_iter().partition(|word| matches!(*word, "patch" | "scan"));
+        words.extend(latest);
+        words
+    }
 }
 
 #[cfg(test)]
@@ -142,6 +150,7 @@ mod tests {
     fn words_are_sorted_and_nothing_is_deny() {
         let set = Capabilities::UPDATE.and(Capabilities::CREATE).and(Capabilities::SUDO).and(Capabilities::PATCH);
         assert_eq!(set.words(), ["create", "patch", "sudo", "update"]);
+        assert_eq!(set.words_latest_last(), ["create", "sudo", "update", "patch"]);
         assert_eq!(Capabilities::NONE.words(), ["deny"]);
         assert_eq!(Capabilities::DENY.and(Capabilities::READ).words(), ["deny"]);
     }

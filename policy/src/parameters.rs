@@ -62,7 +62,7 @@ impl ParameterLists {
 
 /// Whether the parameters of a read, create, update or patch meet the rule's lists.
 pub(crate) fn permitted(limits: &Limits, parameters: Option<&dyn Parameters>) -> bool {
-    if !limits.required.iter().all(|name| get(parameters, name).is_some()) {
+    if !limits.required.iter().all(|name| get(parameters, &name.to_lowercase()).is_some()) {
         return false;
     }
     let (Some(parameters), false) = (parameters, limits.allowed.is_empty() && limits.denied.is_empty()) else {
@@ -91,7 +91,7 @@ pub(crate) fn permitted(limits: &Limits, parameters: Option<&dyn Parameters>) ->
 /// asked for. `None` if more is asked for, or something that is no length.
 pub(crate) fn page(limits: &Limits, limit: u64, parameters: Option<&dyn Parameters>) -> Option<u64> {
     let Some(asked) = get(parameters, "limit") else {
-        return (!limits.required.iter().any(|name| name == "limit")).then_some(limit);
+        return (!limits.required.iter().any(|name| name.to_lowercase() == "limit")).then_some(limit);
     };
     let asked = match &asked {
         Value::String(text) if text.is_empty() || text == "max" => 0,
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn required_names_are_lower_case_and_exact() {
-        let rule = limits(json!({}), json!({}), &["owner", "stage"]);
+        let rule = limits(json!({}), json!({}), &["Owner", "stage"]);
         assert!(permits(&rule, &json!({"owner": "x", "stage": null, "more": 1})));
         assert!(!permits(&rule, &json!({"owner": "x"})));
         assert!(!permits(&rule, &json!({"OWNER": "x", "stage": "y"})));

@@ -20,6 +20,8 @@ pub struct Policy {
     pub allow_wildcards_in_templates: bool,
     /// Whether a value put into a path template may hold `/`. Not part of the text: a field beside it, off by default.
     pub allow_slashes_in_templates: bool,
+    /// After this moment the policy counts as absent. Not part of the text, either.
+    pub expires: Option<Timestamp>,
 }
 
 impl Policy {
@@ -28,9 +30,15 @@ impl Policy {
         self.rules.iter().any(|rule| rule.path.contains("{{"))
     }
 
-    /// The first moment after `now` at which a rule of this policy expires: a compiled table is good until then.
+    /// Whether its end has come.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|at| now > at)
+    }
+
+    /// The first moment after `now` at which this policy or a rule of it expires: a compiled table is good until then.
     pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
-        self.rules.iter().filter_map(|rule| rule.expires).filter(|at| *at >= now).min()
+        let ends = self.rules.iter().map(|rule| rule.expires).chain([self.expires]);
+        ends.flatten().filter(|at| *at >= now).min()
     }
 }
 
@@ -54,7 +62,7 @@ pub struct Limits {
     pub allowed: ParameterLists,
     /// Parameters that may not be given.
     pub denied: ParameterLists,
-    /// Parameters that must be given, in lower case.
+    /// Parameters that must be given, as written; a request gives them in lower case.
     pub required: Vec<String>,
     /// The answer must be wrapped for at least this long.
     pub min_wrapping_ttl: Option<Duration>,

@@ -342,15 +342,8 @@ pub async fn initialise(
             for mount in first_mounts(draft.entropy(), dev.is_some()) {
                 draft.put(Table::Mounts, &mount.id.0, Columns::default(), &mount.encode()?)?;
             }
-            let key = policies::key_of(draft.keyring(), "default");
-            let stored = policies::Stored {
-                name: "default".into(),
-                text: keyward_policy::DEFAULT_POLICY.into(),
-                modified: draft.now(),
-                version: 1,
-            };
-            let body = serde_json::to_vec(&stored).map_err(|error| Refusal::internal(error.to_string()))?;
-            draft.put(Table::Policies, &key, Columns::default(), &body)?;
+            let text = keyward_policy::DEFAULT_POLICY.to_owned();
+            policies::put(draft, &policies::Stored::new("default", text, draft.now()))?;
             put_root_token(draft, &root_token, dev.is_some())
         })
         .await;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use keyward_crypto::Keyring;
 use keyward_model::{Id, Table, Timestamp};
-use keyward_policy::{Acl, Policy, Subject};
+use keyward_policy::{Acl, Policy, PolicyError, Subject};
 use keyward_storage::Reader;
 use serde::{Deserialize, Serialize};
 
-use crate::barrier::{open, storage};
+use crate::barrier::{Columns, Draft, open, storage};
 use crate::refusal::Refusal;
 
 /// The folder id under which policy names are sealed.
@@ -26,6 +26,45 @@ pub struct Stored {
     pub modified: Timestamp,
     /// Grows with every write.
     pub version: u64,
+    /// Whether a write must name the version that it replaces.
+    #[serde(default)]
+    pub cas_required: bool,
+    /// After this moment it is as if the policy did not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Whether a value put into a path template may hold `*` and `+`.
+    #[serde(default)]
+    pub allow_wildcards_in_templates: bool,
+    /// Whether a value put into a path template may hold `/`.
+    #[serde(default)]
+    pub allow_slashes_in_templates: bool,
+}
+
+impl Stored {
+    /// The first version of a policy that says only its text.
+    pub fn new(name: &str, text: String, now: Timestamp) -> Self {
+        Self {
+            name: name.to_owned(),
+            text,
+            modified: now,
+            version: 1,
+            cas_required: false,
+            expires: None,
+            allow_wildcards_in_templates: false,
+            allow_slashes_in_templates: false,
+        }
+    }
+
+    /// Whether its end has come.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|at| now > at)
+    }
+
+    fn parse(&self) -> Result<Policy, PolicyError> {
+        let policy = keyward_policy::parse(&self.text)?;
+        let Self { expires, allow_wildcards_in_templates, allow_slashes_in_templates, .. } = *self;
+        Ok(Policy { expires, allow_wildcards_in_templates, allow_slashes_in_templates, ..policy })
+    }
 }
 
 /// The row key of a policy.
@@ -41,6 +80,27 @@ pub fn decode(body: &[u8]) -> Result<Stored, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::damaged("policy row", error))
 }
 
+/// The policy of this name, as all commands before this one leave it; `None` also where its end has come.
+///
+/// # Errors
+/// The row cannot be read.
+pub fn get(draft: &mut Draft<'_>, name: &str) -> Result<Option<Stored>, Refusal> {
+    let key = key_of(draft.keyring(), name);
+    let stored = draft.get(Table::Policies, &key)?.map(|opened| decode(opened.body.expose())).transpose()?;
+    Ok(stored.filter(|stored| !stored.is_expired(draft.now())))
+}
+
+/// Puts a policy in place.
+///
+/// # Errors
+/// The row cannot be read.
+pub fn put(draft: &mut Draft<'_>, stored: &Stored) -> Result<(), Refusal> {
+    let key = key_of(draft.keyring(), &stored.name);
+    let body = serde_json::to_vec(stored).map_err(|error| Refusal::internal(error.to_string()))?;
+    let columns = Columns { due: stored.expires.map(|at| at.0), ..Columns::default() };
+    draft.put(Table::Policies, &key, columns, &body)
+}
+
 /// Reads, opens and parses all policies. One that no longer parses grants nothing, and is logged.
 ///
 /// # Errors
@@ -49,7 +109,7 @@ pub fn load(keyring: &Keyring, reader: &Reader) -> Result<HashMap<String, Arc<Po
     let mut out = HashMap::new();
     for row in reader.children(Table::Policies, &NAMES.0, None, usize::MAX).map_err(storage)? {
         let stored = decode(open(keyring, Table::Policies, row)?.body.expose())?;
-        match keyward_policy::parse(&stored.text) {
+        match stored.parse() {
             Ok(policy) => drop(out.insert(stored.name, Arc::new(policy))),
             Err(error) => {
                 tracing::error!(policy = %stored.name, error = %error, "a stored policy does not parse: it grants nothing");

@@ -17,6 +17,8 @@ pub enum Refusal {
     Malformed(Cow<'static, str>),
     /// The input is wrong, said the way Vault wraps an error of a handler: 400 with `1 error occurred: …`.
     MalformedList(Cow<'static, str>),
+    /// What is meant is not named: 500 with this text, as Vault says it, though it is the caller's mistake.
+    Unnamed(&'static str),
     /// 400 without a text.
     MalformedSilent,
     /// No token, or none that is valid: 403, whether or not the thing exists.
@@ -217,6 +219,7 @@ impl Refusal {
         match self {
             Self::Malformed(text) => errors(400, "INVALID_FIELD", vec![text.to_string()]),
             Self::MalformedList(text) => errors(400, "INVALID_FIELD", vec![multierror(text)]),
+            Self::Unnamed(text) => errors(500, "INVALID_FIELD", vec![multierror(text)]),
             Self::MalformedSilent => errors(400, "INVALID_FIELD", vec![]),
             Self::Unauthenticated => errors(403, "INVALID_TOKEN", vec!["permission denied".into()]),
             Self::Denied => errors(403, "ACCESS_DENIED", vec![multierror("permission denied")]),
@@ -280,7 +283,9 @@ impl Refusal {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Problem(problem) | Self::Explained(problem, _) => *problem,
-            Self::Malformed(_) | Self::MalformedList(_) | Self::MalformedSilent => Problem::INVALID_FIELD,
+            Self::Malformed(_) | Self::MalformedList(_) | Self::Unnamed(_) | Self::MalformedSilent => {
+                Problem::INVALID_FIELD
+            }
             Self::Unauthenticated => Problem::INVALID_TOKEN,
             Self::Denied | Self::Forbidden(_) => Problem::ACCESS_DENIED,
             Self::Absent | Self::AbsentBecause(_) | Self::AbsentSilent | Self::NoRoute(_) | Self::UnsupportedPath => {

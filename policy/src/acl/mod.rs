@@ -22,8 +22,8 @@ use crate::template::{self, Subject};
 use crate::tree::Tree;
 use plus::PlusRule;
 
-/// The compiled rights of one set of policies. Cheap to ask, made once per set and kept until a policy changes or a rule
-/// expires ([`Acl::good_until`]).
+/// The compiled rights of one set of policies. Cheap to ask, made once per set and kept until a policy changes, or one or a
+/// rule of it expires ([`Acl::good_until`]).
 #[derive(Debug)]
 pub struct Acl {
     root: bool,
@@ -73,12 +73,12 @@ impl Acl {
         Self { root: true, ..Self::new(&[], Timestamp(0), &Subject::default()) }
     }
 
-    /// Compiles `policies` as they stand at `now` for the caller `subject`. Rules that have expired, and templated ones that
-    /// `subject` has no value for, count as absent. `root` is not a policy with rules: use [`Acl::root`].
+    /// Compiles `policies` as they stand at `now` for the caller `subject`. Policies and rules that have expired, and templated
+    /// rules that `subject` has no value for, count as absent. `root` is not a policy with rules: use [`Acl::root`].
     pub fn new(policies: &[Arc<Policy>], now: Timestamp, subject: &Subject) -> Self {
         let mut merged: BTreeMap<Pattern, (Capabilities, Limits)> = BTreeMap::new();
         let mut good_until: Option<Timestamp> = None;
-        for policy in policies {
+        for policy in policies.iter().filter(|policy| !policy.is_expired(now)) {
             good_until = match (good_until, policy.next_expiry(now)) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -116,7 +116,7 @@ impl Acl {
         self.root
     }
 
-    /// The last moment at which this table is right: the next expiry of a rule in it. `None` if nothing expires.
+    /// The last moment at which this table is right: the next expiry of a policy or a rule in it. `None` if nothing expires.
     pub fn good_until(&self) -> Option<Timestamp> {
         self.good_until
     }

@@ -62,7 +62,7 @@ fn grants(entry: &Entry) -> bool {
 
 fn describe(entry: &Entry) -> Value {
     let mut out = Map::new();
-    out.insert("capabilities".to_owned(), json!(entry.capabilities.words()));
+    out.insert("capabilities".to_owned(), json!(entry.capabilities.words_latest_last()));
     let Some(limits) = &entry.limits else { return out.into() };
     let Limits { allowed, denied, required, min_wrapping_ttl, max_wrapping_ttl, .. } = &**limits;
     for (name, lists) in [("allowed_parameters", allowed), ("denied_parameters", denied)] {

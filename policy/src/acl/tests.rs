@@ -374,6 +374,21 @@ fn expired_rules_count_as_absent() {
 }
 
 #[test]
+fn an_expired_policy_counts_as_absent() {
+    let policy = |text, expires| Arc::new(Policy { expires, ..parse(text).unwrap() });
+    let end = Timestamp(0).plus_seconds(100);
+    let held = [
+        policy("path \"a\" { capabilities = [\"read\", \"deny\"] }", Some(end)),
+        policy("path \"a\" { capabilities = [\"list\"] expiration = 200 }", None),
+    ];
+    let at = |seconds| Acl::new(&held, Timestamp(0).plus_seconds(seconds), &Subject::default());
+    assert_eq!(at(100).capabilities("a"), ["deny"]);
+    assert_eq!(at(100).good_until(), Some(end));
+    assert_eq!(at(101).capabilities("a"), ["list"]);
+    assert_eq!(at(101).good_until(), Some(Timestamp(0).plus_seconds(200)));
+}
+
+#[test]
 fn templates_make_one_folder_a_caller() {
     let text = r#"
         path "kv/{{identity.entity.aliases.up_1.name}}/*" { capabilities = ["create", "read", "update"] }
@@ -484,7 +499,7 @@ fn the_resulting_rules() {
         "exact_paths": {"k/a": {"capabilities": ["read"]}, "k/no": {"capabilities": ["deny"]}},
         "glob_paths": {"k/t/": {
             "capabilities": ["create", "list"], "min_wrapping_ttl": 60, "max_wrapping_ttl": 90,
-            "allowed_parameters": {"a": ["b", 1]}, "denied_parameters": {"c": []}, "required_parameters": ["d"],
+            "allowed_parameters": {"a": ["b", 1]}, "denied_parameters": {"c": []}, "required_parameters": ["D"],
         }},
         "root": false,
     });

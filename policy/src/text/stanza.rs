@@ -105,7 +105,7 @@ fn rule(item: Item) -> Result<Rule, String> {
     rule.limits = Limits {
         allowed,
         denied,
-        required: required.iter().map(|name| name.to_lowercase()).collect(),
+        required,
         min_wrapping_ttl: positive(min),
         max_wrapping_ttl: positive(max),
         pagination_limit: u64::try_from(pagination_limit).ok().filter(|limit| *limit > 0),

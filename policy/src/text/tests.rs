@@ -89,7 +89,7 @@ fn repeated_keys_are_joined_and_the_last_word_counts() {
             min_wrapping_ttl = 90
         }"#);
     assert_eq!(rule.capabilities.words(), ["create", "delete", "list", "read", "sudo", "update"]);
-    assert_eq!(rule.limits.required, ["a", "b"]);
+    assert_eq!(rule.limits.required, ["a", "B"]);
     assert_eq!(rule.limits.allowed.to_json(), json!({"x": [2, "1", "3"]}));
     assert_eq!(rule.limits.pagination_limit, Some(16));
     assert_eq!(rule.limits.min_wrapping_ttl, Some(Duration::from_secs(90)));
@@ -113,7 +113,7 @@ fn every_key_of_a_stanza() {
             "capabilities": ["list"],
             "allowed_parameters": [{"x": ["y", 5, 1.50, true, [1], {"k": "v"}]}],
             "denied_parameters": {"*": []},
-            "required_parameters": ["R"],
+            "required_parameters": ["r"],
             "min_wrapping_ttl": 60, "max_wrapping_ttl": "90500ms", "pagination_limit": "7",
             "expiration": 1893553445,
             "list_scan_response_keys_filter_path": "{{ .path }}{{ .key }}"

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
+use keyward_model::Secret;
 use keyward_policy::Operation;
 use serde_json::{Map, Value, json};
 
 use super::{Context, token};
 use crate::authn::token::Session;
 use crate::http::answer::Answer;
-use crate::http::fields::Field;
+use crate::http::fields::{Field, Input};
+use crate::http::json::Kind;
 use crate::refusal::Refusal;
 
 const PATH: Field = Field::texts("path");
@@ -24,9 +26,9 @@ pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         return Err(Refusal::UnsupportedOperation);
     }
     match context.rest() {
-        "capabilities" => report(context, &[PATH, PATHS, token::TOKEN], |_| given(context)),
-        "capabilities-self" => report(context, &[PATH, PATHS, token::TOKEN], |own| Ok(Arc::clone(own))),
-        "capabilities-accessor" => report(context, &[token::ACCESSOR, PATH, PATHS], |_| behind(context)),
+        "capabilities" => report(context, &[PATH, PATHS, token::TOKEN], || given(context)),
+        "capabilities-self" => report(context, &[PATH, PATHS, token::TOKEN], || own(context)),
+        "capabilities-accessor" => report(context, &[token::ACCESSOR, PATH, PATHS], || behind(context)),
         _ => Err(Refusal::UnsupportedPath),
     }
 }
@@ -44,13 +46,36 @@ pub fn resultant_acl(context: &Context<'_>) -> Result<Answer, Refusal> {
     Ok(context.with_parameter_warnings(answer, &[]))
 }
 
+/// Whose rights are meant, looked for in the order in which the API refuses.
+enum Whose {
+    /// The bearer of this token. Whether there is one is asked when the first path is judged.
+    Bearer(Secret<String>),
+    /// A token that is known to live.
+    Known(Arc<Session>),
+    /// A token that has ended with this request, its last use.
+    Ended,
+}
+
 fn report(
     context: &Context<'_>,
     fields: &[Field],
-    whose: impl FnOnce(&Arc<Session>) -> Result<Arc<Session>, Refusal>,
+    whose: impl FnOnce() -> Result<Whose, Refusal>,
 ) -> Result<Answer, Refusal> {
-    let session = whose(context.session()?)?;
+    context.params.check(fields)?;
+    let whose = whose()?;
     let paths = paths(context)?;
+    if paths.first().is_some_and(String::is_empty) {
+        return Err(missing_path());
+    }
+    let session = match whose {
+        Whose::Known(session) => Some(session),
+        Whose::Bearer(token) => context.worker.session(token.expose())?,
+        Whose::Ended => None,
+    };
+    let session = session.ok_or(Refusal::MalformedList("invalid token".into()))?;
+    if paths.iter().any(String::is_empty) {
+        return Err(missing_path());
+    }
     let compiled = context.worker.acl(&session)?;
     let mut data: Map<String, Value> =
         paths.iter().map(|path| (path.clone(), json!(compiled.1.capabilities(path)))).collect();
@@ -58,6 +83,10 @@ fn report(
         data.insert("capabilities".into(), json!(compiled.1.capabilities(only)));
     }
     Ok(context.with_parameter_warnings(Answer::injected(&Value::Object(data)), fields))
+}
+
+fn missing_path() -> Refusal {
+    Refusal::MalformedList("missing path".into())
 }
 
 /// The paths to judge. `paths` wins over `path`.
@@ -70,16 +99,27 @@ fn paths(context: &Context<'_>) -> Result<Vec<String>, Refusal> {
     Ok(given)
 }
 
-/// The token in the parameters.
-fn given(context: &Context<'_>) -> Result<Arc<Session>, Refusal> {
-    let given = token::token_parameter(context)?.ok_or(Refusal::MalformedList("no token found".into()))?;
-    context.worker.session(given.expose())?.ok_or(Refusal::MalformedList("invalid token".into()))
+/// The token in the parameters: a text, and nothing that could be read as one.
+fn given(context: &Context<'_>) -> Result<Whose, Refusal> {
+    let is_text = match context.params.get("token") {
+        Some(Input::Json(raw)) => raw.kind() == Kind::String,
+        Some(Input::Query(_)) => true,
+        None => false,
+    };
+    let given = if is_text { token::token_parameter(context)? } else { None };
+    given.map(Whose::Bearer).ok_or(Refusal::Unnamed("no token found"))
+}
+
+/// The caller's token, which may have ended by asking.
+fn own(context: &Context<'_>) -> Result<Whose, Refusal> {
+    let session = context.session()?;
+    Ok(context.worker.session_by_key(&session.key)?.map_or(Whose::Ended, Whose::Known))
 }
 
 /// The token behind the accessor in the parameters.
-fn behind(context: &Context<'_>) -> Result<Arc<Session>, Refusal> {
+fn behind(context: &Context<'_>) -> Result<Whose, Refusal> {
     if context.params.string("accessor")?.is_none_or(|accessor| accessor.is_empty()) {
         return Err(Refusal::malformed("missing accessor"));
     }
-    token::by_accessor(context)?.ok_or(Refusal::MalformedList("invalid accessor".into()))
+    token::by_accessor(context)?.map(Whose::Known).ok_or(Refusal::MalformedList("invalid accessor".into()))
 }

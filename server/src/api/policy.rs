@@ -1,22 +1,36 @@
 //! ACL policies: `sys/policies/acl`, and the older `sys/policy`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use keyward_model::Table;
+mod text;
+
+mod write;
+
+use std::cmp::Ordering;
+
+use keyward_model::{Table, Timestamp};
 use keyward_policy::{Ask, Operation};
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::barrier::Columns;
 use crate::http::answer::Answer;
 use crate::http::fields::Field;
 use crate::policies::{self, Stored};
 use crate::refusal::Refusal;
+use crate::seal;
 
-/// Longest policy name, in bytes.
-const NAME_BYTES_MAX: usize = 512;
+/// What `sys/policy` takes; `sys/policies/acl` does not know the last.
+const FIELDS: [Field; 9] = [
+    Field::bool("allow_slashes_in_identity_templates"),
+    Field::bool("allow_wildcards_in_identity_templates"),
+    Field::int("cas"),
+    Field::bool("cas_required"),
+    Field::time("expiration"),
+    Field::captured("name"),
+    Field::text("policy"),
+    Field::duration("ttl"),
+    Field::text("rules"),
+];
 
-const FIELDS: [Field; 3] = [Field::text("name"), Field::text("policy"), Field::text("rules")];
+const DETAILED: [Field; 2] = [Field::bool("list"), Field::captured("name")];
 
 /// The two faces of the same policies.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,6 +39,16 @@ enum Face {
     Acl,
     /// `sys/policy`.
     Old,
+}
+
+impl Face {
+    fn fields(self) -> &'static [Field] {
+        let [known @ .., _] = &FIELDS;
+        match self {
+            Self::Acl => known,
+            Self::Old => &FIELDS,
+        }
+    }
 }
 
 /// Answers the family.
@@ -49,25 +73,33 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     };
     if name.is_empty() {
         return match (operation, face) {
-            (Operation::List, _) | (Operation::Read, Face::Old) => list(context, face),
+            (Operation::List, _) | (Operation::Read, Face::Old) => list(context, face, name, &[]),
             _ => Err(Refusal::UnsupportedOperation),
         };
     }
-    let given = name.strip_suffix('/').unwrap_or(name);
-    let name = given.to_lowercase();
-    if name != given {
-        may_lower_case(context, given, &name)?;
+    if operation == Operation::List {
+        return list(context, face, name, face.fields());
     }
-    match operation {
-        Operation::Read => read(context, face, &name),
-        Operation::Create | Operation::Update => write(context, face, given, &name).await,
-        Operation::Delete => delete(context, &name).await,
+    let given = name.strip_suffix('/').unwrap_or(name);
+    let lower = given.to_lowercase();
+    let name = lower.trim();
+    if name != given {
+        may_by_its_name(context, given, name)?;
+    }
+    context.params.check(face.fields())?;
+    match (operation, face) {
+        (Operation::Read, _) => read(context, face, name),
+        (Operation::Create | Operation::Update, _) | (Operation::Patch, Face::Acl) => {
+            write::write(context, face, given, name).await
+        }
+        (Operation::Delete, _) => delete(context, name).await,
         _ => Err(Refusal::UnsupportedOperation),
     }
 }
 
-/// A policy's name is its lower case: whoever writes it with capitals needs the right to the path in lower case, too.
-fn may_lower_case(context: &Context<'_>, given: &str, name: &str) -> Result<(), Refusal> {
+/// A policy's name is its lower case without the blanks around it: whoever writes it otherwise needs the right to that path,
+/// too.
+fn may_by_its_name(context: &Context<'_>, given: &str, name: &str) -> Result<(), Refusal> {
     let path = context.request.path.trim_end_matches('/');
     let path = format!("{}{name}", path.strip_suffix(given).unwrap_or_default());
     let acl = context.worker.acl(context.session()?)?;
@@ -83,114 +115,114 @@ fn may_lower_case(context: &Context<'_>, given: &str, name: &str) -> Result<(), 
 fn stored(context: &Context<'_>, name: &str) -> Result<Option<Stored>, Refusal> {
     let keys = context.keys()?;
     let key = policies::key_of(&keys, name);
-    let opened = context.worker.app.barrier.read(context.reader(), Table::Policies, &key)?;
-    opened.map(|opened| policies::decode(opened.body.expose())).transpose()
+    let barrier = &context.worker.app.barrier;
+    let opened = barrier.read(context.reader(), Table::Policies, &key)?;
+    let stored = opened.map(|opened| policies::decode(opened.body.expose())).transpose()?;
+    Ok(stored.filter(|stored| !stored.is_expired(barrier.judged_at())))
 }
 
-/// Names in order, with `root` last, as clients know it.
-fn names(context: &Context<'_>) -> Result<Vec<String>, Refusal> {
-    let tables = context.worker.tables()?;
-    let mut names: Vec<String> = tables.policies.keys().cloned().collect();
-    names.sort_unstable();
-    names.push("root".into());
+/// Names that begin with `prefix`, as clients know their order.
+fn names(context: &Context<'_>, prefix: &str) -> Result<Vec<String>, Refusal> {
+    let (tables, now) = (context.worker.tables()?, context.worker.app.barrier.judged_at());
+    let standing = tables.policies.iter().filter(|(name, policy)| name.starts_with(prefix) && !policy.is_expired(now));
+    let mut names: Vec<String> = standing.map(|(name, _)| name.clone()).collect();
+    names.sort_unstable_by(|a, b| listed_before(a, b));
     Ok(names)
 }
 
-fn list(context: &Context<'_>, face: Face) -> Result<Answer, Refusal> {
-    let names = names(context)?;
+/// Of a folder first the names in it, then the folders in it from the last to the first.
+fn listed_before(a: &str, b: &str) -> Ordering {
+    match (a.split_once('/'), b.split_once('/')) {
+        (Some((a, below_a)), Some((b, below_b))) if a == b => listed_before(below_a, below_b),
+        (Some((a, _)), Some((b, _))) => b.cmp(a),
+        (Some(_), None) => Ordering::Greater,
+        (None, Some(_)) => Ordering::Less,
+        (None, None) => a.cmp(b),
+    }
+}
+
+/// All names, with `root` as the last, or those below a folder.
+fn list(context: &Context<'_>, face: Face, prefix: &str, fields: &[Field]) -> Result<Answer, Refusal> {
+    context.params.check(fields)?;
+    let mut names = names(context, prefix)?;
+    if prefix.is_empty() {
+        names.push("root".into());
+    }
+    if names.is_empty() {
+        return Err(Refusal::Absent);
+    }
     let answer = match face {
         Face::Acl => Answer::data(&json!({ "keys": names })),
         Face::Old => Answer::injected(&json!({ "keys": names, "policies": names })),
     };
-    Ok(context.with_parameter_warnings(answer, &[]))
+    Ok(context.with_parameter_warnings(answer, fields))
 }
 
+/// The same with what a read shows of each; `root` is always among them.
 fn detailed(context: &Context<'_>) -> Result<Answer, Refusal> {
-    if !matches!(context.rest(), "policies/detailed/acl/" | "policies/detailed/acl") {
-        return Err(Refusal::UnsupportedPath);
-    }
+    let rest = context.rest().strip_prefix("policies/detailed/acl").ok_or(Refusal::UnsupportedPath)?;
+    let prefix = match rest.strip_prefix('/') {
+        Some(prefix) => prefix,
+        None if rest.is_empty() => rest,
+        None => return Err(Refusal::UnsupportedPath),
+    };
     if context.request.operation != Operation::List {
         return Err(Refusal::UnsupportedOperation);
     }
-    let names = names(context)?;
+    let fields = if prefix.is_empty() { &DETAILED[..1] } else { &DETAILED };
+    context.params.check(fields)?;
+    let mut names = names(context, prefix)?;
+    names.push("root".into());
     let mut info = serde_json::Map::new();
     for name in &names {
         if let Some(shown) = shown(context, name)? {
             info.insert(name.clone(), shown);
         }
     }
-    Ok(Answer::data(&json!({ "key_info": info, "keys": names })))
+    Ok(context.with_parameter_warnings(Answer::data(&json!({ "key_info": info, "keys": names })), fields))
 }
 
-/// What a read shows: name and text, and nothing that stands for a feature not in use.
+/// What a read shows.
 fn shown(context: &Context<'_>, name: &str) -> Result<Option<Value>, Refusal> {
-    Ok(match name {
-        "root" => Some(json!({ "name": "root", "policy": "" })),
-        "response-wrapping" => Some(json!({ "name": name, "policy": keyward_policy::RESPONSE_WRAPPING_POLICY })),
-        _ => stored(context, name)?.map(|stored| json!({ "name": stored.name, "policy": stored.text })),
-    })
+    let built_in = |text: &str, version, modified| Stored { version, ..Stored::new(name, text.to_owned(), modified) };
+    let stored = match name {
+        "root" => Some(built_in("", 0, Timestamp::default())),
+        "response-wrapping" => {
+            let since = seal::installation(context.reader())?.map(|installation| installation.created);
+            Some(built_in(keyward_policy::RESPONSE_WRAPPING_POLICY, 1, since.unwrap_or_default()))
+        }
+        _ => stored(context, name)?,
+    };
+    Ok(stored.map(|stored| {
+        let mut shown = json!({
+            "name": stored.name,
+            "policy": stored.text,
+            "version": stored.version,
+            "cas_required": stored.cas_required,
+            "allow_wildcards_in_identity_templates": stored.allow_wildcards_in_templates,
+            "allow_slashes_in_identity_templates": stored.allow_slashes_in_templates,
+        });
+        if stored.version > 0 {
+            shown["modified"] = stored.modified.rfc3339().into();
+        }
+        if let Some(at) = stored.expires {
+            shown["expiration"] = at.rfc3339().into();
+        }
+        shown
+    }))
 }
 
 fn read(context: &Context<'_>, face: Face, name: &str) -> Result<Answer, Refusal> {
     let mut shown = shown(context, name)?.ok_or(Refusal::Absent)?;
-    Ok(match face {
+    let answer = match face {
         Face::Acl => Answer::data(&shown),
         Face::Old => {
             let text = shown.as_object_mut().and_then(|map| map.remove("policy")).unwrap_or_default();
             shown["rules"] = text;
             Answer::injected(&shown)
         }
-    })
-}
-
-async fn write(context: &Context<'_>, face: Face, given: &str, name: &str) -> Result<Answer, Refusal> {
-    let mut warnings = Vec::new();
-    if given != name {
-        warnings.push(format!("policy name was converted to {name}"));
-    }
-    let text = context.params.string("policy")?.filter(|text| !text.is_empty());
-    let text = match (text, face) {
-        (Some(text), _) => Some(text),
-        (None, Face::Old) => {
-            let rules = context.params.string("rules")?.filter(|text| !text.is_empty());
-            if rules.is_some() {
-                warnings.push("'rules' is deprecated, please use 'policy' instead".into());
-            }
-            rules
-        }
-        (None, Face::Acl) => None,
     };
-    let text = text.ok_or_else(|| Refusal::malformed("'policy' parameter not supplied or empty"))?;
-    // Text that decodes as base64 is taken for an encoded policy.
-    let text = STANDARD
-        .decode(text.as_bytes())
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .unwrap_or_else(|| text.into_owned());
-    keyward_policy::parse(&text).map_err(|error| Refusal::malformed(error.to_string()))?;
-    if matches!(name, "root" | "response-wrapping") {
-        return Err(Refusal::malformed(format!("cannot update \"{name}\" policy")));
-    }
-    if name.len() > NAME_BYTES_MAX {
-        return Err(Refusal::malformed(format!("a policy name has at most {NAME_BYTES_MAX} bytes")));
-    }
-    warnings.splice(0..0, context.params.warnings(&FIELDS));
-    context
-        .write_answer(
-            |draft| {
-                let key = policies::key_of(draft.keyring(), name);
-                let before = draft.get(Table::Policies, &key)?;
-                let version = match before {
-                    Some(opened) => policies::decode(opened.body.expose())?.version + 1,
-                    None => 1,
-                };
-                let stored = Stored { name: name.into(), text: text.clone(), modified: draft.now(), version };
-                let body = serde_json::to_vec(&stored).map_err(|error| Refusal::internal(error.to_string()))?;
-                draft.put(Table::Policies, &key, Columns::default(), &body)
-            },
-            |()| Ok(Answer::warned(warnings.clone())),
-        )
-        .await
+    Ok(context.with_parameter_warnings(answer, face.fields()))
 }
 
 async fn delete(context: &Context<'_>, name: &str) -> Result<Answer, Refusal> {
@@ -209,3 +241,6 @@ async fn delete(context: &Context<'_>, name: &str) -> Result<Answer, Refusal> {
         )
         .await
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,6 +79,11 @@ impl Answer {
         Self { status: 200, form: Form::Envelope(Envelope { auth: Some(auth), ..Envelope::default() }) }
     }
 
+    /// 200 without data.
+    pub fn done() -> Self {
+        Self { status: 200, form: Form::Envelope(Envelope::default()) }
+    }
+
     /// 200 with warnings only, or 204 where there are none.
     pub fn warned(warnings: Vec<String>) -> Self {
         if warnings.is_empty() {

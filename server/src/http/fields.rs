@@ -183,7 +183,7 @@ impl<'a> Params<'a> {
         self.read(field, |input| coerce::ints(input).map(Some))
     }
 
-    /// Strings: a list, one, or `"a,b"`; blanks around them and empty ones are dropped.
+    /// Strings: a list, one, or `"a,b"`, without the blanks around them; null and `""` are none.
     ///
     /// # Errors
     /// [`FieldError`] for lists and objects inside.

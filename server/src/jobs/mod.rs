@@ -1,4 +1,4 @@
-//! What the server does by itself: ending tokens whose time is up, wrapping data keys anew after a rotation, closing
+//! What the server does by itself: ending tokens and policies whose time is up, wrapping data keys anew after a rotation, closing
 //! mounts that were closed and are not done, forgetting the ids of old writes, the audit stream's open checkpoint, renewing the certificate of the local CA.
 
 pub mod reaper;
@@ -10,6 +10,8 @@ pub mod closing;
 pub mod members;
 
 pub mod repeats;
+
+pub mod policies;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -67,6 +69,7 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
             ("reaper", reap(&worker).await),
             ("rewrap", rewrap_some(&worker, rewrap).await),
             ("closing", closing.turn(&worker).await),
+            ("policies", policies::remove_ended(&worker).await.map(drop)),
             ("repeats", repeats::forget(&worker).await.map(drop)),
         ] {
             if let Err(refusal) = done {

@@ -141,8 +141,9 @@ pub(super) async fn create(context: &Context<'_>, line: Line) -> Result<Answer, 
         .await?;
 
     let mut answer = Answer::auth(auth(&fresh, text.expose(), fresh.creation_ttl_s));
-    let known = context.worker.tables()?;
-    let ghosts = fresh.policies.iter().filter(|name| *name != "root" && !known.policies.contains_key(*name));
+    let (known, now) = (context.worker.tables()?, context.worker.app.barrier.judged_at());
+    let stands = |name: &str| known.policies.get(name).is_some_and(|policy| !policy.is_expired(now));
+    let ghosts = fresh.policies.iter().filter(|name| *name != "root" && !stands(name));
     let ghosts = ghosts.map(|name| format!("Policy {} does not exist", gotext::quote(name)));
     let weak = call.chosen.as_ref().map(|_| WEAK_ID.to_owned());
     for warning in warning.into_iter().chain(weak).chain(ghosts) {

@@ -126,19 +126,21 @@ pub(super) fn strings(input: Input<'_>) -> Result<Vec<String>, Why> {
     let item = |place: &str, input| {
         scalar(input).map(|text| text.trim().to_owned()).ok_or_else(|| unconvertible(place, "string", input))
     };
-    let split = |text: &str| text.split(',').map(|part| part.trim().to_owned()).collect();
-    let mut items: Vec<String> = match input {
+    let split = |text: &str| match text {
+        "" => Vec::new(),
+        some => some.split(',').map(|part| part.trim().to_owned()).collect(),
+    };
+    Ok(match input {
         Input::Json(raw) => match raw.kind() {
             Kind::Array => each(raw.elements().map(Input::Json), item)?,
             Kind::Object if raw.members().next().is_none() => Vec::new(),
             Kind::String => split(&raw.string().unwrap_or_default()),
-            Kind::Null | Kind::Bool | Kind::Number | Kind::Object => each([input], item)?,
+            Kind::Null => Vec::new(),
+            Kind::Bool | Kind::Number | Kind::Object => each([input], item)?,
         },
         Input::Query([one]) => split(one),
         Input::Query(many) => each(many.chunks(1).map(Input::Query), item)?,
-    };
-    items.retain(|text| !text.is_empty());
-    Ok(items)
+    })
 }
 
 /// The text of an object, or `null`.

@@ -162,8 +162,9 @@ fn lists_of_numbers() {
 fn lists_of_strings() {
     let strings = |value: &str| with(value, |p| p.strings("f"));
     for (value, list) in [
-        ("[\"a,b\",\" c \",\"\",1,true,null]", vec!["a,b", "c", "1", "1"]),
-        ("\"a, b,,c\"", vec!["a", "b", "c"]),
+        ("[\"a,b\",\" c \",\"\",1,true,null]", vec!["a,b", "c", "", "1", "1", ""]),
+        ("\"a, b,,c\"", vec!["a", "b", "", "c"]),
+        ("\" \"", vec![""]),
         ("7", vec!["7"]),
         ("null", vec![]),
         ("\"\"", vec![]),
