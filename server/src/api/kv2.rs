@@ -204,16 +204,12 @@ fn fallback(rest: &str, operation: Operation) -> Answer {
     answer
 }
 
-/// A path that can hold a secret. Empty, or read and not canonical: nothing is there. Else not canonical: no such path.
+/// A path that can hold a secret. Empty: nothing is there. Not canonical: no such path.
 fn key_path(context: &Context<'_>, path: &str) -> Result<Option<Answer>, Refusal> {
     if path.is_empty() {
         return Err(Refusal::Absent);
     }
-    match canonical(path) {
-        Ok(()) => Ok(None),
-        Err(absent) if context.request.operation == Operation::Read => Err(absent),
-        Err(_) => Ok(Some(fallback("", context.request.operation))),
-    }
+    Ok(canonical(path).is_err().then(|| fallback("", context.request.operation)))
 }
 
 /// The record at a path, as the database has it, with its current value's blob.

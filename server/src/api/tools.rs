@@ -63,7 +63,7 @@ fn random(context: &Context<'_>, below: &str) -> Result<Answer, Refusal> {
     if bytes > RANDOM_BYTES_MAX {
         return Err(Refusal::malformed("'bytes' should be less than 131072"));
     }
-    let format = Format::read(context, "base64", |other| gotext::quote(other))?;
+    let format = Format::read(context, "base64", gotext::quote)?;
     if !SOURCES.contains(&source) {
         let source = gotext::quote(source);
         return Err(Refusal::malformed(format!(

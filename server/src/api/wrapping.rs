@@ -138,9 +138,8 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         "wrapping/lookup" if update || context.request.operation == Operation::Read => lookup(context),
         "wrapping/unwrap" if update => unwrap(context).await,
         "wrapping/rewrap" if update => rewrap(context).await,
-        "wrapping/wrap" | "wrapping/lookup" | "wrapping/unwrap" | "wrapping/rewrap" => {
-            Err(Refusal::UnsupportedOperation)
-        }
+        "wrapping/lookup" => Err(Refusal::UnsupportedOperationOpen),
+        "wrapping/wrap" | "wrapping/unwrap" | "wrapping/rewrap" => Err(Refusal::UnsupportedOperation),
         _ => Err(Refusal::UnsupportedPath),
     }
 }

@@ -368,8 +368,12 @@ fn is_status(path: &str) -> bool {
     matches!(path, "sys/health" | "sys/seal-status" | "sys/leader")
 }
 
-/// The cleaned form of a raw path that has empty, `.` or `..` segments; `None` if it is clean as it stands.
+/// The cleaned form of a raw path that has empty, `.` or `..` segments, or is a folder's without its slash; `None` if it is
+/// clean as it stands.
 fn cleaned(raw: &str) -> Option<String> {
+    if matches!(raw, "/v1/sys" | "/v1/sys/audit-hash" | "/v1/sys/config/state" | "/v1/sys/pprof") {
+        return Some(format!("{raw}/"));
+    }
     let mut segments: Vec<&str> = Vec::new();
     let mut changed = false;
     let trailing = raw.ends_with('/');
@@ -520,6 +524,7 @@ mod tests {
         for (raw, clean) in [
             ("/v1/a//b?x=1", "/v1/a/b?x=1"),
             ("/v1/a/./b", "/v1/a/b"),
+            ("/v1/sys?a=1", "/v1/sys/?a=1"),
             ("/v1/a/../b/", "/v1/b/"),
             ("/v1/a//b%20c", "/v1/a/b%20c"),
         ] {
