@@ -41,7 +41,7 @@ pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         return Err(Refusal::UnsupportedPath);
     }
     if context.request.operation != Operation::Read {
-        return Err(Refusal::UnsupportedOperation);
+        return Err(Refusal::UnknownVerb);
     }
     let text = text(context.worker)?;
     match context.params.string("format")?.as_deref() {

@@ -25,11 +25,11 @@ pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
         "sys/seal-status" if read => Ok(Answer::bare(200, &seal_status(context.worker)?)),
         "sys/leader" if read => Ok(Answer::bare(200, &leader(context.worker)?)),
         "sys/health" | "sys/seal-status" | "sys/leader" => Err(Refusal::UnknownVerb),
-        "sys/ha-status" if read => Ok(told(context, &ha_status(context.worker)?)),
+        "sys/ha-status" if read => Ok(told(context, Answer::injected(&ha_status(context.worker)?))),
         "sys/audit-key" if read => Ok(Answer::injected(&audit_key(context.worker))),
         "sys/audit-heads" if read => Ok(Answer::data(&audit_heads(context.worker)?)),
-        "sys/config/cors" if read => Ok(told(context, &json!({ "enabled": false }))),
-        "sys/host-info" if read => Ok(told(context, &host_info(context.worker))),
+        "sys/config/cors" if read => Ok(told(context, Answer::injected(&json!({ "enabled": false })))),
+        "sys/host-info" if read => Ok(told(context, Answer::data(&host_info(context.worker)))),
         "sys/version-history/" if context.request.operation == Operation::List => version_history(context),
         "sys/ha-status"
         | "sys/audit-key"
@@ -44,8 +44,8 @@ pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
 }
 
 /// These paths take no parameters.
-fn told(context: &Context<'_>, data: &Value) -> Answer {
-    context.with_parameter_warnings(Answer::injected(data), &[])
+fn told(context: &Context<'_>, answer: Answer) -> Answer {
+    context.with_parameter_warnings(answer, &[])
 }
 
 fn health(context: &Context<'_>) -> Result<Answer, Refusal> {
@@ -212,7 +212,7 @@ fn version_history(context: &Context<'_>) -> Result<Answer, Refusal> {
     let installed = seal::installation(context.reader())?.map(|installation| installation.created.rfc3339());
     let facts = json!({ "commit_date": "", "previous_version": null, "timestamp_installed": installed });
     let answer = Answer::data(&json!({ "keys": [build::VERSION], "key_info": { build::VERSION: facts } }));
-    Ok(context.with_parameter_warnings(answer, &[]))
+    Ok(told(context, answer))
 }
 
 /// All members, as the leader knows them. A node that was never one of several shows itself.
@@ -245,4 +245,20 @@ fn ha_status(worker: &Worker) -> Result<Value, Refusal> {
         }));
     }
     Ok(json!({ "nodes": nodes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{ask, on_a_node};
+
+    #[test]
+    fn what_is_told_of_the_machine_stands_in_data_only() {
+        on_a_node(async |worker, _| {
+            for (method, path, member) in [("GET", "sys/host-info", "host"), ("LIST", "sys/version-history", "keys")] {
+                let (status, told) = ask(worker, "root", method, path, "").await;
+                assert_eq!(status, 200, "{told}");
+                assert!(!told["data"][member].is_null() && told.get(member).is_none(), "{told}");
+            }
+        });
+    }
 }
