@@ -3,7 +3,7 @@
 //! Reading order: [`pep`] (the life of a request, one page), [`refusal`] (why one is not answered), [`barrier`] (sealed
 //! reads and writes), [`record`] (the audit side), [`app`] (what is shared), [`begun`] (requests that go on to their end), [`authn`] (who calls), [`mounts`] and
 //! [`policies`], [`engine`] (what a mount can do), [`api`] (the endpoints), [`jobs`] (what the server does by itself),
-//! [`seal`] and [`identity`], [`files`], [`http`] (the outer shell), [`metrics`] (what is counted), [`boot`] (start and stop), [`config`].
+//! [`rotation`], [`seal`] and [`identity`], [`files`], [`http`] (the outer shell), [`metrics`] (what is counted), [`boot`] (start and stop), [`config`].
 
 pub mod pep;
 
@@ -36,6 +36,8 @@ pub mod engine;
 pub mod api;
 
 pub mod jobs;
+
+pub mod rotation;
 
 pub mod seal;
 

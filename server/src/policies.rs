@@ -16,7 +16,7 @@ use crate::refusal::Refusal;
 pub const NAMES: Id = Id(*b"acl-policy-names");
 
 /// A policy as kept in its row.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     /// Name in lower case.
     pub name: String,

@@ -1,16 +1,18 @@
 //! The keyring: its status, and rotation (`sys/key-status`, `sys/rotate`).
 
-use keyward_crypto::Keyring;
 use keyward_policy::Operation;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Context;
+use crate::barrier::Draft;
 use crate::http::answer::Answer;
+use crate::http::duration;
+use crate::http::fields::Field;
 use crate::refusal::Refusal;
-use crate::seal;
+use crate::rotation::{INTERVAL_MIN_S, OPERATIONS_MAX, OPERATIONS_MIN, Rotated, Settings};
 
-/// How often a data key may be wrapped under one epoch before a rotation is due; shown, as clients know it.
-const MAX_OPERATIONS: u64 = 3_865_470_566;
+/// What the settings of the rotation are.
+const SETTINGS: [Field; 3] = [Field::bool("enabled"), Field::duration("interval"), Field::int64("max_operations")];
 
 /// Answers the family.
 ///
@@ -23,11 +25,8 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     match context.rest() {
         "key-status" if read => status(context),
         "rotate" | "rotate/keyring" if update => rotate(context).await,
-        "rotate/config" | "rotate/keyring/config" if read => Ok(Answer::data(&json!({
-            "enabled": true,
-            "interval": 0,
-            "max_operations": MAX_OPERATIONS,
-        }))),
+        "rotate/config" | "rotate/keyring/config" if read => settings(context),
+        "rotate/config" | "rotate/keyring/config" if update => set(context).await,
         "key-status" | "rotate" | "rotate/keyring" | "rotate/config" | "rotate/keyring/config" => {
             Err(Refusal::UnsupportedOperation)
         }
@@ -51,26 +50,44 @@ fn status(context: &Context<'_>) -> Result<Answer, Refusal> {
 /// A new epoch for everything sealed from now on; what was sealed before is wrapped anew in the background.
 async fn rotate(context: &Context<'_>) -> Result<Answer, Refusal> {
     let app = &context.worker.app;
-    let _turn = app.rotating.lock().await; // one rotation at a time, each on the keyring of the one before
-    let keys = context.keys()?;
-    let copy = |sealed: &[u8]| {
-        Keyring::open_from(&keys.root, keys.domain(), sealed)
-            .map_err(|error| Refusal::internal(format!("the keyring could not be copied: {error}")))
+    let _turn = app.rotating.lock().await;
+    let rotated = Rotated::of(app)?;
+    context.write_answer(|draft| rotated.put(app, draft), |()| Ok(Answer::no_content())).await
+}
+
+fn settings(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.params.check(&SETTINGS)?;
+    let Settings { enabled, interval_s, max_operations } = Settings::load(context.reader())?;
+    let interval = match interval_s {
+        0 => Value::from(0),
+        seconds => duration::format_seconds(seconds).into(),
     };
-    let mut keyring = copy(&keys.seal_to(&keys.root, app.barrier.entropy()))?;
-    keyring.rotate(app.barrier.now(), app.barrier.entropy());
-    let sealed = keyring.seal_to(&keys.root, app.barrier.entropy());
-    context
-        .write_answer(
-            |draft| {
-                // Of two nodes that rotated, one after the other, none may leave an epoch of the other's out.
-                let stored = seal::draft_keyring(draft)?.ok_or(Refusal::Sealed)?;
-                if copy(&stored)?.active_epoch() != keys.active_epoch() {
-                    return Err(Refusal::Unavailable("the keyring was rotated meanwhile; try again".into()));
-                }
-                seal::store_keyring(draft, &sealed)
-            },
-            |()| Ok(Answer::no_content()),
-        )
-        .await
+    let answer = Answer::data(&json!({ "enabled": enabled, "interval": interval, "max_operations": max_operations }));
+    Ok(context.with_parameter_warnings(answer, &SETTINGS))
+}
+
+/// Sets what is given and leaves the rest.
+async fn set(context: &Context<'_>) -> Result<Answer, Refusal> {
+    let params = context.params;
+    params.check(&SETTINGS)?;
+    let (enabled, interval_s) = (params.bool("enabled")?, params.duration("interval")?);
+    let max_operations = params.int64("max_operations")?;
+    let decide = |draft: &mut Draft<'_>| {
+        let before = Settings::of_draft(draft)?;
+        let settings = Settings {
+            enabled: enabled.unwrap_or(before.enabled),
+            interval_s: interval_s.unwrap_or(before.interval_s),
+            max_operations: max_operations.unwrap_or(before.max_operations),
+        };
+        if settings.interval_s != 0 && settings.interval_s < INTERVAL_MIN_S {
+            let least = duration::format_seconds(INTERVAL_MIN_S);
+            return Err(Refusal::malformed(format!("interval must be greater or equal to {least}")));
+        }
+        if !(OPERATIONS_MIN..=OPERATIONS_MAX).contains(&settings.max_operations) {
+            let range = format!("max_operations must be in the range [{OPERATIONS_MIN},{OPERATIONS_MAX}]");
+            return Err(Refusal::malformed(range));
+        }
+        settings.put(draft)
+    };
+    context.write_answer(decide, |()| Ok(Answer::no_content())).await
 }

@@ -148,6 +148,14 @@ impl<'a> Params<'a> {
         self.read(field, |input| coerce::int(input).map(Some))
     }
 
+    /// The same, where refusals say `int64`.
+    ///
+    /// # Errors
+    /// As [`Params::int`].
+    pub fn int64(&self, field: &str) -> Result<Option<i64>, FieldError> {
+        self.read(field, |input| coerce::int64(input).map(Some))
+    }
+
     /// A yes or no; null and `""` are no.
     ///
     /// # Errors

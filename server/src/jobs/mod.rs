@@ -1,7 +1,9 @@
-//! What the server does by itself: ending tokens and policies whose time is up, wrapping data keys anew after a rotation, closing
+//! What the server does by itself: ending tokens and policies whose time is up, rotating the keyring and wrapping data keys anew, closing
 //! mounts that were closed and are not done, forgetting the ids of old writes, the audit stream's open checkpoint, renewing the certificate of the local CA.
 
 pub mod reaper;
+
+pub mod rotation;
 
 pub mod rewrap;
 
@@ -67,6 +69,7 @@ pub async fn run(worker: Rc<Worker>, tls: Option<Acceptor>, mut stop: watch::Rec
         let Progress { rewrap, closing, .. } = &mut progress;
         for (job, done) in [
             ("reaper", reap(&worker).await),
+            ("rotation", rotation::turn(&worker).await.map(drop)),
             ("rewrap", rewrap_some(&worker, rewrap).await),
             ("closing", closing.turn(&worker).await),
             ("policies", policies::remove_ended(&worker).await.map(drop)),

@@ -45,12 +45,21 @@ pub(super) fn int(input: Input<'_>) -> Result<i64, Why> {
     int_at("", input)
 }
 
+/// The same under the other name that a number of 64 bits has.
+pub(super) fn int64(input: Input<'_>) -> Result<i64, Why> {
+    named_int("", "int64", input)
+}
+
 fn int_at(place: &str, input: Input<'_>) -> Result<i64, Why> {
-    let text = scalar(input).ok_or_else(|| unconvertible(place, "int", input))?;
+    named_int(place, "int", input)
+}
+
+fn named_int(place: &str, name: &'static str, input: Input<'_>) -> Result<i64, Why> {
+    let text = scalar(input).ok_or_else(|| unconvertible(place, name, input))?;
     if text.is_empty() {
         return Ok(0);
     }
-    parse_int(&text).map_err(|why| format!("'{place}' cannot parse value as 'int': strconv.ParseInt: {why}").into())
+    parse_int(&text).map_err(|why| format!("'{place}' cannot parse value as '{name}': strconv.ParseInt: {why}").into())
 }
 
 pub(super) fn bool(input: Input<'_>) -> Result<bool, Why> {

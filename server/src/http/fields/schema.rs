@@ -17,6 +17,7 @@ enum Kind {
     Captured,
     Text,
     Int,
+    Int64,
     /// A limit of a listing: a number, or `max`.
     Limit,
     Bool,
@@ -43,6 +44,11 @@ impl Field {
     /// A whole number.
     pub const fn int(name: &'static str) -> Self {
         Self { name, kind: Kind::Int }
+    }
+
+    /// A whole number, where refusals say `int64`.
+    pub const fn int64(name: &'static str) -> Self {
+        Self { name, kind: Kind::Int64 }
     }
 
     /// A whole number, or `max`.
@@ -101,6 +107,7 @@ impl Field {
             Kind::Captured => Ok(()),
             Kind::Text => params.string(name).map(drop),
             Kind::Int => params.int(name).map(drop),
+            Kind::Int64 => params.int64(name).map(drop),
             Kind::Limit if matches!(params.string(name), Ok(Some(text)) if text == "max") => Ok(()),
             Kind::Limit => params.int(name).map(drop),
             Kind::Bool => params.bool(name).map(drop),
