@@ -113,7 +113,11 @@ impl<'a> Reader<'a> {
                 self.depth -= 1;
                 return Ok(Value::List(nodes));
             }
-            nodes.push(Node { at: None, value: self.value()? });
+            let value = self.value()?;
+            if matches!(value, Value::Null) {
+                return Err("unexpected token while parsing list: NULL".to_owned());
+            }
+            nodes.push(Node { at: None, value });
             self.blanks();
             if !self.eat(b',') && self.peek() != Some(b']') {
                 return Err(self.wrong("expected ',' or ']'"));

@@ -241,6 +241,7 @@ fn faults_in_the_words_of_the_peer() {
             "1 error occurred:\n\t* path \"p\": invalid key \"x\" on line 1\n\n",
         ),
         ("{\"path\":{\"p\":{\"capabilities\":\"read\"}}}", "path \"p\": At -: unknown slice type: *ast.LiteralType"),
+        ("{\"path\":{\"p\":{\"capabilities\":[\"read\",null]}}}", "unexpected token while parsing list: NULL"),
         ("{\"path\":{\"p\":[{}]}}", "1 error occurred:\n\t* path \"path\": invalid key \"p\" on line 1\n\n"),
     ] {
         assert_eq!(refusal(text), format!("failed to parse policy: {expected}"), "{text}");

@@ -22,10 +22,12 @@ const PATHS: Field = Field::texts("paths");
 /// # Errors
 /// Another verb, no path to judge, or no such token.
 pub fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
-    if context.request.operation != Operation::Update {
-        return Err(Refusal::UnsupportedOperation);
-    }
     match context.rest() {
+        "capabilities" | "capabilities-self" | "capabilities-accessor"
+            if context.request.operation != Operation::Update =>
+        {
+            Err(Refusal::UnsupportedOperation)
+        }
         "capabilities" => report(context, &[PATH, PATHS, token::TOKEN], || given(context)),
         "capabilities-self" => report(context, &[PATH, PATHS, token::TOKEN], || own(context)),
         "capabilities-accessor" => report(context, &[token::ACCESSOR, PATH, PATHS], || behind(context)),

@@ -148,10 +148,9 @@ fn list(context: &Context<'_>, face: Face, prefix: &str, fields: &[Field]) -> Re
     if prefix.is_empty() {
         names.push("root".into());
     }
-    if names.is_empty() {
-        return Err(Refusal::Absent);
-    }
     let answer = match face {
+        Face::Acl if names.is_empty() => return Err(Refusal::Absent),
+        Face::Old if names.is_empty() => Answer::injected(&json!({ "policies": null })),
         Face::Acl => Answer::data(&json!({ "keys": names })),
         Face::Old => Answer::injected(&json!({ "keys": names, "policies": names })),
     };

@@ -24,7 +24,7 @@ fn a_policy_of_before_reads_as_one_without_an_end() {
 fn a_policy_that_has_ended_grants_nothing_and_is_not_there() {
     on_a_node(async |worker, clock| {
         let path = "sys/policies/acl/p";
-        let write = |more: serde_json::Value| {
+        let write = |more: Value| {
             let mut body = json!({ "policy": TEXT });
             body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             body.to_string()
