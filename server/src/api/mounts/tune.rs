@@ -151,14 +151,15 @@ fn refuse_fixed(context: &Context<'_>, place: &str) -> Result<(), Refusal> {
 async fn write(context: &Context<'_>, place: &str) -> Result<Answer, Refusal> {
     refuse_fixed(context, place)?;
     let absent = || Refusal::malformed(format!("tune of path {} failed: no mount entry found", quote(place)));
-    context.worker.tables()?.mounts.resolve(place).ok_or_else(absent)?;
+    // Not of what lies around `place`: a policy that denies the mount's own path would not hold.
+    let tables = context.worker.tables()?;
+    tables.mounts.resolve(place).filter(|(_, below)| below.is_empty()).ok_or_else(absent)?;
     let wish = Wish::of(context)?;
     let mut closed = None;
     let answer = context
         .write_answer(
             |draft| {
-                let mut mount =
-                    current(draft)?.into_iter().find(|mount| place.starts_with(&mount.path)).ok_or_else(absent)?;
+                let mut mount = current(draft)?.into_iter().find(|mount| mount.path == place).ok_or_else(absent)?;
                 mount.serving()?;
                 let from = mount.kind;
                 let step = change(&mut mount, &wish)?;
