@@ -60,6 +60,9 @@ fn a_keyring_rotated_on_one_node_is_used_by_all() {
     let (mut here, mut there) = (cluster.client(follower), cluster.client(leader));
     for round in 2..5 {
         here.put("sys/rotate", &json!({})).expect(204);
+        there.put("sys/rotate/config", &json!({"interval": 86400 * round})).expect(204);
+        let interval = format!("{}h0m0s", 24 * round);
+        assert_eq!(here.get("sys/rotate/config").expect(200).json()["data"]["interval"], interval);
         assert_eq!(here.get("sys/key-status").expect(200).json()["data"]["term"], round);
         assert_eq!(there.get("sys/key-status").expect(200).json()["data"]["term"], round);
         there.post("secret/data/app", &json!({"data": {"n": round}})).expect(200);
@@ -70,6 +73,28 @@ fn a_keyring_rotated_on_one_node_is_used_by_all() {
     cluster.wait("the other leads", || (cluster.leader_among(&[leader, follower]) == Some(follower)).then_some(()));
     here.post("secret/data/app", &json!({"data": {"n": 9}})).expect(200);
     assert_eq!(there.get("secret/data/app").expect(200).json()["data"]["data"]["n"], 9);
+}
+
+#[test]
+fn a_policy_ends_on_every_node_also_where_nobody_removes_it() {
+    let (mut cluster, leader, follower) = two_nodes();
+    let mut here = cluster.client(follower);
+    here.post("secret/data/app", &json!({"data": {"k": "v"}})).expect(200);
+    let policy = json!({"policy": "path \"secret/data/app\" { capabilities = [\"read\"] }", "ttl": "4s"});
+    here.post("sys/policies/acl/brief", &policy).expect(204);
+    let made = here.post("auth/token/create", &json!({"policies": ["brief"]})).expect(200).json();
+    let mut brief = cluster.client(follower).with_token(made["auth"]["client_token"].as_str().unwrap());
+    brief.get("secret/data/app").expect(200);
+    cluster.kill(leader);
+    let stale = ("X-Keyward-Consistency", "stale");
+    let (_, after) = cluster.wait("the policy to end", || {
+        let status = brief.call_with("GET", "secret/data/app", &[stale], None).status;
+        assert!(matches!(status, 200 | 403), "{status}");
+        (status == 403).then_some(())
+    });
+    assert!(after.as_secs() < 10, "it ended {after:?} after it was written");
+    let gone = cluster.client(follower).call_with("GET", "sys/policies/acl/brief", &[stale], None);
+    assert_eq!(gone.status, 404);
 }
 
 #[test]
