@@ -26,6 +26,9 @@ pub struct Stored {
     pub modified: Timestamp,
     /// Grows with every write.
     pub version: u64,
+    /// Whether its last write named the version that it replaced.
+    #[serde(default)]
+    pub versioned: bool,
     /// Whether a write must name the version that it replaces.
     #[serde(default)]
     pub cas_required: bool,
@@ -48,11 +51,18 @@ impl Stored {
             text,
             modified: now,
             version: 1,
+            versioned: false,
             cas_required: false,
             expires: None,
             allow_wildcards_in_templates: false,
             allow_slashes_in_templates: false,
         }
+    }
+
+    /// Whether it is a name and a text to who wrote it, and nothing more.
+    pub fn is_plain(&self) -> bool {
+        let allows = self.allow_wildcards_in_templates || self.allow_slashes_in_templates;
+        !(self.versioned || self.cas_required || self.expires.is_some() || allows)
     }
 
     /// Whether its end has come.

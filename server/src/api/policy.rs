@@ -15,7 +15,6 @@ use crate::http::answer::Answer;
 use crate::http::fields::Field;
 use crate::policies::{self, Stored};
 use crate::refusal::Refusal;
-use crate::seal;
 
 /// What `sys/policy` takes; `sys/policies/acl` does not know the last.
 const FIELDS: [Field; 9] = [
@@ -183,27 +182,23 @@ fn detailed(context: &Context<'_>) -> Result<Answer, Refusal> {
 
 /// What a read shows.
 fn shown(context: &Context<'_>, name: &str) -> Result<Option<Value>, Refusal> {
-    let built_in = |text: &str, version, modified| Stored { version, ..Stored::new(name, text.to_owned(), modified) };
+    let built_in = |text: &str| Some(Stored::new(name, text.to_owned(), Timestamp::default()));
     let stored = match name {
-        "root" => Some(built_in("", 0, Timestamp::default())),
-        "response-wrapping" => {
-            let since = seal::installation(context.reader())?.map(|installation| installation.created);
-            Some(built_in(keyward_policy::RESPONSE_WRAPPING_POLICY, 1, since.unwrap_or_default()))
-        }
+        "root" => built_in(""),
+        "response-wrapping" => built_in(keyward_policy::RESPONSE_WRAPPING_POLICY),
         _ => stored(context, name)?,
     };
     Ok(stored.map(|stored| {
-        let mut shown = json!({
-            "name": stored.name,
-            "policy": stored.text,
-            "version": stored.version,
-            "cas_required": stored.cas_required,
-            "allow_wildcards_in_identity_templates": stored.allow_wildcards_in_templates,
-            "allow_slashes_in_identity_templates": stored.allow_slashes_in_templates,
-        });
-        if stored.version > 0 {
-            shown["modified"] = stored.modified.rfc3339().into();
+        let mut shown = json!({ "name": stored.name, "policy": stored.text });
+        // WHY: clients of before these members came compare the answer with just those two.
+        if stored.is_plain() {
+            return shown;
         }
+        shown["version"] = stored.version.into();
+        shown["cas_required"] = stored.cas_required.into();
+        shown["allow_wildcards_in_identity_templates"] = stored.allow_wildcards_in_templates.into();
+        shown["allow_slashes_in_identity_templates"] = stored.allow_slashes_in_templates.into();
+        shown["modified"] = stored.modified.rfc3339().into();
         if let Some(at) = stored.expires {
             shown["expiration"] = at.rfc3339().into();
         }

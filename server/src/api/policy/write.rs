@@ -144,6 +144,7 @@ impl<'a> Wish<'a> {
             Some(End::After(seconds)) => next.expires = Some(now.plus_seconds(seconds)),
             None => {}
         }
+        next.versioned |= self.cas.is_some();
         next.cas_required = self.cas_required.unwrap_or(next.cas_required);
         next.allow_wildcards_in_templates = self.wildcards.unwrap_or(next.allow_wildcards_in_templates);
         next.allow_slashes_in_templates = self.slashes.unwrap_or(next.allow_slashes_in_templates);
