@@ -136,12 +136,17 @@ impl Mount {
 
     /// Default lease in seconds; it may be longer than the longest.
     pub fn default_lease(&self) -> i64 {
-        if self.default_lease_s == 0 { SYSTEM_LEASE_S } else { self.default_lease_s }
+        self.effective(self.default_lease_s)
     }
 
     /// Effective longest lease in seconds.
     pub fn max_lease(&self) -> i64 {
-        if self.max_lease_s == 0 { SYSTEM_LEASE_S } else { self.max_lease_s }
+        self.effective(self.max_lease_s)
+    }
+
+    /// 0 stands for the system's lease. So does what is negative where tokens get it: none of them would live.
+    fn effective(&self, lease_s: i64) -> i64 {
+        if lease_s == 0 || (lease_s < 0 && self.kind == Kind::Token) { SYSTEM_LEASE_S } else { lease_s }
     }
 
     /// The lists of its configuration that are not empty. The system's own paths are told what a client accepts, always.
@@ -299,6 +304,9 @@ mod tests {
         assert_eq!((mount.default_lease(), mount.max_lease()), (SYSTEM_LEASE_S, 3600));
         mount.default_lease_s = -5;
         assert_eq!(mount.default_lease(), -5);
+        mount.kind = Kind::Token;
+        (mount.default_lease_s, mount.max_lease_s) = (-5, -1);
+        assert_eq!((mount.default_lease(), mount.max_lease()), (SYSTEM_LEASE_S, SYSTEM_LEASE_S));
     }
 
     #[test]

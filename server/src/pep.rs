@@ -294,20 +294,22 @@ fn authenticate(
     if worker.app.barrier.is_sealed() {
         return Err(Refusal::Sealed);
     }
-    if request.is_for_namespace() {
-        return Err(Refusal::AbsentBecause("namespace not found".into()));
-    }
     if worker.app.cluster.is_recovering() {
         return Err(Refusal::Unavailable("this node is about to go on alone; try again in a moment".into()));
     }
-    if matches!(request.operation, Operation::Update | Operation::Patch) && request.path.ends_with('/') {
-        return Err(Refusal::malformed("cannot write to a path ending in '/'"));
-    }
-    api::check_before_token(worker, request, params)?;
     let session = match request.token() {
         Some(token) => worker.session(token)?,
         None => None,
     };
+    // The record says who called, whatever becomes of the rest.
+    facts.borrow_mut().token = session.as_ref().map(|session| Arc::clone(&session.name));
+    if request.is_for_namespace() {
+        return Err(Refusal::AbsentBecause("namespace not found".into()));
+    }
+    if matches!(request.operation, Operation::Update | Operation::Patch) && request.path.ends_with('/') {
+        return Err(Refusal::malformed("cannot write to a path ending in '/'"));
+    }
+    api::check_before_token(worker, request, params, &mut facts.borrow_mut())?;
     let Some(session) = session else {
         return if door == Door::Own {
             Ok(Caller { session: None, counts: false, last_use: false })
@@ -315,8 +317,7 @@ fn authenticate(
             Err(Refusal::Unauthenticated)
         };
     };
-    facts.borrow_mut().token = Some(Arc::clone(&session.name));
-    let counts = session.token.uses != 0 && api::counts_a_use(request, &session.token);
+    let counts = session.token.uses != 0 && api::counts_a_use(request, params, &session.token);
     Ok(Caller { session: Some(session), counts, last_use: false })
 }
 

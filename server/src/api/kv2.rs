@@ -485,7 +485,7 @@ enum Patched {
 }
 
 async fn patch_data(context: &Context<'_>, path: &str) -> Result<Answer, Refusal> {
-    let data = data_of(context)?;
+    let (data, cas) = (data_of(context)?, cas_of(context));
     if let Some(answer) = key_path(context, path)? {
         return Ok(answer);
     }
@@ -493,7 +493,7 @@ async fn patch_data(context: &Context<'_>, path: &str) -> Result<Answer, Refusal
     let (tree, config) = (secrets(mount), mount.kv.unwrap_or_default());
     let patch = |draft: &mut Draft<'_>| {
         let Some((key, mut record)) = current(draft, tree, path)? else { return Ok(Patched::Missing) };
-        let cas = cas_of(context)?;
+        let cas = cas.clone()?; // not before: a patch of nothing is told that
         SecretRecord::check_cas(Some(&record), &config, cas)?;
         let (number, blob) = match record.resolve(Selector::Current, draft.now()) {
             Resolution::Live(version) => (version.number, version.blob),

@@ -95,10 +95,11 @@ pub fn is_for_any_leader(request: &Request) -> bool {
 
 /// Whether the request takes a use from a token with limited uses. A wrapping token that is unwrapped goes with its
 /// content, in the command that takes it out.
-pub fn counts_a_use(request: &Request, token: &Token) -> bool {
+pub fn counts_a_use(request: &Request, params: &Params<'_>, token: &Token) -> bool {
     let unwraps = token.kind == TokenKind::Wrapping
         && request.path == "sys/wrapping/unwrap"
-        && request.operation == Operation::Update;
+        && request.operation == Operation::Update
+        && wrapping::is_own(request, params);
     !unwraps && request.path != "sys/wrapping/lookup" && !request.path.starts_with("sys/internal/ui/mounts")
 }
 
@@ -106,16 +107,22 @@ pub fn counts_a_use(request: &Request, token: &Token) -> bool {
 ///
 /// # Errors
 /// It is none, or not one that wraps something where it has to be.
-pub fn check_before_token(worker: &Worker, request: &Request, params: &Params<'_>) -> Result<(), Refusal> {
-    match request.path.as_str() {
-        "sys/wrapping/lookup" | "sys/wrapping/unwrap" | "sys/wrapping/rewrap" => {
-            wrapping::check(worker, request, params)
-        }
+pub fn check_before_token(
+    worker: &Worker,
+    request: &Request,
+    params: &Params<'_>,
+    facts: &mut Facts,
+) -> Result<(), Refusal> {
+    let kind = match request.path.as_str() {
+        "sys/wrapping/lookup" => EventKind::WrapRead,
+        "sys/wrapping/unwrap" => EventKind::WrapConsumed,
+        "sys/wrapping/rewrap" => EventKind::WrapIssued,
         "auth/token/lookup" | "auth/token/renew" | "auth/token/revoke" | "auth/token/revoke-orphan" => {
-            token::check(params)
+            return token::check(params);
         }
-        _ => Ok(()),
-    }
+        _ => return Ok(()),
+    };
+    wrapping::check(worker, request, params).inspect_err(|_| facts.set(kind, "", "wrapping"))
 }
 
 /// Fills in what the record of this request says: event, action, engine, and the keyed reference of the resource.

@@ -24,7 +24,7 @@ use crate::barrier::{Columns, Draft};
 use crate::http::answer::Answer;
 use crate::http::fields::Field;
 use crate::http::gotext::quote;
-use crate::mounts::{Closed, Mount, decode};
+use crate::mounts::{Closed, Kind, Mount, decode};
 use crate::refusal::Refusal;
 
 /// Longest path of a mount, in bytes.
@@ -151,9 +151,13 @@ fn check_place(auth: bool, place: &str, kind: &str) -> Result<(), Refusal> {
     if place.len() > PATH_BYTES_MAX || place.split('/').rev().skip(1).any(|s| s.is_empty() || s == "." || s == "..") {
         return Err(Refusal::malformed("the mount's path has an empty or relative segment, or is too long"));
     }
+    Ok(())
+}
+
+/// Below a name of our own API nothing else can be reached, but for KV version 2 at `secrets/`, which yields to it.
+fn check_reachable(place: &str, kind: Kind) -> Result<(), Refusal> {
     let noun = place.trim_end_matches('/');
-    let kv2 = kind == "kv-v2" || kind == "kv";
-    if !auth && NATIVE_NOUNS.contains(&noun) && !(noun == "secrets" && kv2) {
+    if NATIVE_NOUNS.contains(&noun) && !(noun == "secrets" && kind == Kind::Kv2) {
         return Err(Refusal::malformed(format!(
             "\"{noun}\" is a path of Keyward's own API, so a mount there could not be reached; choose another name"
         )));

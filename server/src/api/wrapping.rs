@@ -152,6 +152,14 @@ fn wrap(context: &Context<'_>) -> Result<Answer, Refusal> {
     Ok(Answer::json(super::kv1::body(context).unwrap_or_else(|| "{}".to_owned()).into_bytes()))
 }
 
+/// Whether the token that is meant is the caller's own.
+pub fn is_own(request: &Request, params: &Params<'_>) -> bool {
+    match params.string("token") {
+        Ok(Some(token)) => Some(token.as_ref()) == request.token(),
+        _ => true,
+    }
+}
+
 /// Whether the token that is meant, in the parameters or the caller's, wraps something: looked at before the caller's token.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use keyward_model::Id;
 
 use super::config::Config;
-use super::{check_place, current, plugin, put, shown};
+use super::{check_place, check_reachable, current, plugin, put, shown};
 use crate::api::Context;
 use crate::boot::accessor_of;
 use crate::engine::kv::KvConfig;
@@ -77,10 +77,12 @@ fn wanted(context: &Context<'_>, auth: bool, place: &str) -> Result<Mount, Refus
     if let Some(taken) = context.worker.tables()?.mounts.conflict(place) {
         return Err(Refusal::malformed(format!("path is already in use at {}", shown(taken))));
     }
+    let kind = engine(auth, name, version(&options))?;
+    check_reachable(place, kind)?;
     Ok(Mount {
         id: Id::ZERO,
         path: place.to_owned(),
-        kind: engine(auth, name, version(&options))?,
+        kind,
         description: text("description")?,
         accessor: String::new(),
         options,

@@ -4,7 +4,7 @@ use keyward_model::Id;
 use keyward_policy::Operation;
 use serde_json::json;
 
-use super::{PROTECTED, check_place, current, put};
+use super::{PROTECTED, check_place, check_reachable, current, put};
 use crate::api::Context;
 use crate::http::answer::Answer;
 use crate::http::fields::Field;
@@ -60,6 +60,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
                     return Err(Refusal::malformed(format!("path already in use at \"{}\"", taken.path)));
                 }
                 check_place(to.starts_with("auth/"), &to, mount.type_name())?;
+                check_reachable(&to, mount.kind)?;
                 mount.move_to(&to, id);
                 put(draft, &mount)
             },

@@ -245,6 +245,9 @@ fn leases(mount: &mut Mount, wish: &Wish) -> Result<(), Refusal> {
             "backend max lease TTL of {max} would be less than backend default lease TTL of {default}"
         )));
     }
+    if mount.kind == Kind::Token && (default < 0 || max < 0) {
+        return Err(Refusal::malformed("the lease of a token cannot be negative: no token would live"));
+    }
     (mount.default_lease_s, mount.max_lease_s) = (default, max);
     Ok(())
 }

@@ -32,8 +32,8 @@ pub struct Granted {
     pub warning: Option<String>,
 }
 
-/// Grants a life of `wanted` nanoseconds from `now` (0: the default) to a token born at `born`. `None` if its time is up:
-/// nothing more can be granted.
+/// Grants a life of `wanted` nanoseconds from `now` (0: the default) to a token born at `born`. `None` if its time is up, or no
+/// time is allowed at all: nothing more can be granted.
 pub fn grant(bounds: &Bounds, wanted: i64, born: Timestamp, now: Timestamp) -> Option<Granted> {
     let explicit_max = Some(bounds.explicit_max).filter(|max| *max > 0);
     let max = explicit_max.map_or(bounds.max, |explicit| explicit.min(bounds.max));
@@ -66,7 +66,7 @@ pub fn grant(bounds: &Bounds, wanted: i64, born: Timestamp, now: Timestamp) -> O
             ttl = left;
         }
     }
-    Some(Granted { ttl, warning })
+    (ttl > 0).then_some(Granted { ttl, warning })
 }
 
 /// When a life of `ttl` nanoseconds ends. Never past `explicit_max` nanoseconds (0: none) from birth, to the nanosecond.
