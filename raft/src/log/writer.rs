@@ -46,9 +46,10 @@ impl Writer {
     /// Does all of `ops` and tells everyone.
     pub(super) fn process(&mut self, shared: &Shared, ops: Vec<Op>) {
         let mut waiting = Vec::new();
+        let steps = ops_and_waiting(ops, &mut waiting);
         let result = match shared.failed() {
             Some(message) => Err(io::Error::other(message)),
-            None => self.write_all(shared, ops_and_waiting(ops, &mut waiting)),
+            None => self.write_all(shared, steps),
         };
         if let Err(error) = &result {
             // The hook comes before anyone is told anything: it may end the process.
