@@ -147,9 +147,7 @@ fn shape(context: &Context<'_>, shares: &str, threshold: &str) -> Result<Option<
 async fn unseal(context: &Context<'_>) -> Result<Answer, Refusal> {
     context.note(|facts| facts.set(EventKind::SysUnseal, "administer", "system"));
     let app = &context.worker.app;
-    if context.params.bool("migrate")?.unwrap_or(false) {
-        return Err(Refusal::malformed("can't perform a seal migration, no migration seal found"));
-    }
+    let migrates = context.params.bool("migrate")?.unwrap_or(false);
     if context.params.bool("reset")?.unwrap_or(false) {
         if !app.barrier.is_sealed() {
             return Err(Refusal::malformed("vault is unsealed"));
@@ -161,9 +159,12 @@ async fn unseal(context: &Context<'_>) -> Result<Answer, Refusal> {
         context.params.string("key")?.filter(|key| !key.is_empty()).ok_or_else(|| {
             Refusal::malformed("'key' must be specified in request body as JSON, or 'reset' set to true")
         })?;
+    if migrates {
+        return Err(Refusal::malformed("can't perform a seal migration, no migration seal found"));
+    }
     let records = seal::records(context.reader())?;
     let Some(record) = records.iter().find(|record| record.kind != "keyfile") else {
-        share(&given)?;
+        drop(decoded(&given)?);
         let initialised = seal::installation(context.reader())?.is_some();
         return match (initialised, app.barrier.is_sealed()) {
             (false, _) => Err(Refusal::malformed("Vault is not initialized")),
@@ -173,8 +174,12 @@ async fn unseal(context: &Context<'_>) -> Result<Answer, Refusal> {
             )),
         };
     };
-    let key = if record.kind == "passphrase" { SecretBytes::new(given.as_bytes().to_vec()) } else { share(&given)? };
+    let is_share = record.kind != "passphrase";
+    let key = if is_share { decoded(&given)? } else { SecretBytes::new(given.as_bytes().to_vec()) };
     if app.barrier.is_sealed() {
+        if is_share {
+            check_share(&key)?;
+        }
         unseal_with(context, key, record).await?;
     }
     Ok(Answer::bare(200, &status::seal_status(context.worker)?))
@@ -232,14 +237,17 @@ async fn open(context: &Context<'_>, seal: Box<dyn Seal>, recovery: bool) -> Res
     })
 }
 
-/// A share or key in hex or base64, of a length that can be one.
-fn share(text: &str) -> Result<SecretBytes, Refusal> {
+/// A share or key in hex or base64.
+fn decoded(text: &str) -> Result<SecretBytes, Refusal> {
     let bytes = hex::decode(text).ok().filter(|bytes| bytes.len() > 1).or_else(|| STANDARD.decode(text).ok());
-    let bytes =
-        SecretBytes::new(bytes.ok_or_else(|| Refusal::malformed("'key' must be a valid hex or base64 string"))?);
-    match bytes.expose().len() {
+    bytes.map(SecretBytes::new).ok_or_else(|| Refusal::malformed("'key' must be a valid hex or base64 string"))
+}
+
+/// Whether it has a length that a share or key can have.
+fn check_share(share: &SecretBytes) -> Result<(), Refusal> {
+    match share.expose().len() {
         0..16 => Err(Refusal::malformed("invalid key: key is shorter than minimum 16 bytes")),
-        16..=33 => Ok(bytes),
+        16..=33 => Ok(()),
         _ => Err(Refusal::malformed("invalid key: key is longer than maximum 33 bytes")),
     }
 }

@@ -1,5 +1,7 @@
 //! What is known of a token.
 
+use std::sync::Arc;
+
 use keyward_model::event::EventKind;
 use keyward_model::{Table, Timestamp};
 use serde_json::{Map, Value, json};
@@ -33,7 +35,11 @@ pub(super) fn lookup_self(context: &Context<'_>) -> Result<Answer, Refusal> {
 
 /// The token behind an accessor; the token itself is not told.
 pub(super) fn lookup_accessor(context: &Context<'_>) -> Result<Answer, Refusal> {
-    let session = by_accessor(context)?.ok_or(Refusal::MalformedList("invalid accessor".into()))?;
+    let own = context.session()?;
+    // As above: one's own token is found also on its last use.
+    let is_own = context.params.string("accessor")?.is_some_and(|given| given == own.token.accessor);
+    let found = if is_own { Some(Arc::clone(own)) } else { by_accessor(context)? };
+    let session = found.ok_or(Refusal::MalformedList("invalid accessor".into()))?;
     answer(context, &session.token, "", &[ACCESSOR])
 }
 
@@ -63,6 +69,7 @@ pub(super) fn accessors(context: &Context<'_>) -> Result<Answer, Refusal> {
 }
 
 fn own(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.params.check(&[TOKEN])?;
     let session = context.session()?;
     answer(context, &session.token, context.request.token().unwrap_or_default(), &[TOKEN])
 }

@@ -30,6 +30,7 @@ pub(super) async fn renew(context: &Context<'_>) -> Result<Answer, Refusal> {
 
 /// The caller's own token, whatever is given.
 pub(super) async fn renew_self(context: &Context<'_>) -> Result<Answer, Refusal> {
+    context.params.check(&[TOKEN, INCREMENT])?;
     let own = context.request.token().unwrap_or_default();
     extend(context, &context.session()?.key, own, &[TOKEN, INCREMENT], &Texts::by_token()).await
 }
