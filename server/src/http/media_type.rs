@@ -80,6 +80,8 @@ fn unquote(text: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -109,5 +111,12 @@ mod tests {
             assert_eq!(read(text), Err(why), "{text}");
         }
         assert_eq!(read("text"), Ok("text".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn rubbish_never_panics(text in "[a/;= \"\\\\\r\u{e9}]{0,24}") {
+            drop(read(&text));
+        }
     }
 }
