@@ -19,6 +19,8 @@ pub const OPERATIONS_MIN: i64 = 1_000_000;
 pub const OPERATIONS_MAX: i64 = 3_865_470_566;
 /// The shortest time after which an epoch may be exchanged by itself, in seconds.
 pub const INTERVAL_MIN_S: i64 = 86_400;
+/// How far ahead of the clock the birth of an epoch may lie, in seconds: the clock of who made it may differ as much.
+const AHEAD_MAX_S: i64 = 300;
 
 /// When the keyring is rotated by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +29,7 @@ pub struct Settings {
     pub enabled: bool,
     /// When the newest epoch is as old, in seconds; 0 = whatever its age.
     pub interval_s: i64,
-    /// When the newest epoch was used as often.
+    /// When the newest epoch was used more often, and is [`INTERVAL_MIN_S`] old.
     pub max_operations: i64,
 }
 
@@ -73,8 +75,13 @@ impl Settings {
     pub fn are_due(&self, keyring: &Keyring, now: Timestamp) -> bool {
         let epochs = keyring.epochs();
         let Some(newest) = epochs.iter().find(|epoch| epoch.state == EpochState::Active) else { return false };
-        let is_old = self.interval_s > 0 && now > newest.created.plus_seconds(self.interval_s);
-        let is_worn = newest.uses > self.max_operations.unsigned_abs();
+        // A clock that was ahead when the epoch began would keep it young for as long.
+        let is_ahead = newest.created > now.plus_seconds(AHEAD_MAX_S);
+        let is_older_than = |seconds| is_ahead || now > newest.created.plus_seconds(seconds);
+        let is_old = self.interval_s > 0 && is_older_than(self.interval_s);
+        // WHY: to wrap the rows anew after a rotation uses the new epoch for each of them. Were that enough to exchange it,
+        // a large store would be wrapped anew for ever.
+        let is_worn = newest.uses > self.max_operations.unsigned_abs() && is_older_than(INTERVAL_MIN_S);
         self.enabled && (is_old || is_worn)
     }
 }
@@ -141,14 +148,25 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_is_exchanged_when_it_was_used_often() {
+    fn an_epoch_is_exchanged_when_it_was_used_often_but_never_on_its_first_day() {
         let entropy = SeededEntropy::new(1);
         let keyring = Keyring::generate(Id::ZERO, Timestamp(0), &entropy);
         let twice = Settings { max_operations: 2, ..Settings::default() };
+        let (last, after) = (Timestamp(0).plus_seconds(INTERVAL_MIN_S), Timestamp(0).plus_seconds(INTERVAL_MIN_S + 1));
         for used in 0..3 {
-            assert!(!twice.are_due(&keyring, Timestamp(0)), "{used}");
+            assert!(!twice.are_due(&keyring, after), "{used}");
             drop(keyring.seal_row(Table::Policies, b"k", 1, b"", None, None, b"", &entropy));
         }
-        assert!(twice.are_due(&keyring, Timestamp(0)));
+        assert!(twice.are_due(&keyring, after));
+        assert!(!twice.are_due(&keyring, last), "what is wrapped anew after a rotation does not bring the next one");
+    }
+
+    #[test]
+    fn an_epoch_from_a_future_that_no_clock_is_near_counts_as_old() {
+        let (now, entropy) = (Timestamp(0).plus_seconds(7), SeededEntropy::new(1));
+        let daily = Settings { interval_s: INTERVAL_MIN_S, ..Settings::default() };
+        let born = |ahead_s: i64| Keyring::generate(Id::ZERO, now.plus_seconds(ahead_s), &entropy);
+        assert!(!daily.are_due(&born(AHEAD_MAX_S), now) && daily.are_due(&born(AHEAD_MAX_S + 1), now));
+        assert!(!Settings::default().are_due(&born(AHEAD_MAX_S + 1), now));
     }
 }

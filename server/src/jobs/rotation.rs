@@ -29,7 +29,7 @@ pub async fn turn(worker: &Worker) -> Result<bool, Refusal> {
     let rotated = Rotated::of(app)?;
     let mut facts = Facts::of_server(&app.barrier);
     facts.set(EventKind::SysConfig, "administer", "system");
-    facts.object = Some("keyring");
+    facts.object = Some("keyring rotation");
     worker.write(&RefCell::new(facts), |draft| rotated.put(app, draft)).await?;
     tracing::info!("the keyring was rotated, as its settings say");
     Ok(true)
