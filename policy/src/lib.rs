@@ -35,4 +35,4 @@ pub use parameters::Parameters;
 pub use rule::{Limits, Policy, Rule};
 pub use sudo::needs_sudo;
 pub use template::{Alias, Entity, Group, Subject};
-pub use text::{PolicyError, parse};
+pub use text::{PolicyError, accept, parse};

@@ -22,6 +22,8 @@ pub struct Policy {
     pub allow_slashes_in_templates: bool,
     /// After this moment the policy counts as absent. Not part of the text, either.
     pub expires: Option<Timestamp>,
+    /// Whether its text could not be read. Nobody knows what it denies, so whoever holds it has no rights at all.
+    pub unreadable: bool,
 }
 
 impl Policy {

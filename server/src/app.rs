@@ -344,9 +344,7 @@ impl Worker {
     pub fn acl(&self, session: &Session) -> Result<Arc<(u64, Acl)>, Refusal> {
         let tables = self.tables()?;
         let now = self.app.barrier.judged_at();
-        let fresh = |compiled: &Arc<(u64, Acl)>| {
-            compiled.0 == tables.policies_generation && compiled.1.good_until().is_none_or(|until| now < until)
-        };
+        let fresh = |compiled: &Arc<(u64, Acl)>| compiled.0 == tables.policies_generation && compiled.1.is_good(now);
         if let Some(compiled) = session.acl.load_full().filter(fresh) {
             return Ok(compiled);
         }

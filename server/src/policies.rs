@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use keyward_crypto::Keyring;
 use keyward_model::{Id, Table, Timestamp};
-use keyward_policy::{Acl, Policy, PolicyError, Subject};
+use keyward_policy::{Acl, Policy, Subject};
 use keyward_storage::Reader;
 use serde::{Deserialize, Serialize};
 
 use crate::barrier::{Columns, Draft, open, storage};
+use crate::keys::Keys;
 use crate::refusal::Refusal;
 
 /// The folder id under which policy names are sealed.
@@ -70,10 +71,15 @@ impl Stored {
         self.expires.is_some_and(|at| now > at)
     }
 
-    fn parse(&self) -> Result<Policy, PolicyError> {
-        let policy = keyward_policy::parse(&self.text)?;
+    /// What it says. A text that no longer parses is unreadable: its rules cannot be told, and denials may be among them.
+    fn parse(&self) -> Policy {
+        let policy = keyward_policy::parse(&self.text).unwrap_or_else(|error| {
+            let policy = &self.name;
+            tracing::error!(%policy, %error, "a stored policy does not parse: whoever holds it has no rights");
+            Policy { unreadable: true, ..Policy::default() }
+        });
         let Self { expires, allow_wildcards_in_templates, allow_slashes_in_templates, .. } = *self;
-        Ok(Policy { expires, allow_wildcards_in_templates, allow_slashes_in_templates, ..policy })
+        Policy { expires, allow_wildcards_in_templates, allow_slashes_in_templates, ..policy }
     }
 }
 
@@ -111,7 +117,7 @@ pub fn put(draft: &mut Draft<'_>, stored: &Stored) -> Result<(), Refusal> {
     draft.put(Table::Policies, &key, columns, &body)
 }
 
-/// Reads, opens and parses all policies. One that no longer parses grants nothing, and is logged.
+/// Reads, opens and parses all policies. One that no longer parses is unreadable, and is logged.
 ///
 /// # Errors
 /// A row cannot be read or does not open.
@@ -119,14 +125,20 @@ pub fn load(keyring: &Keyring, reader: &Reader) -> Result<HashMap<String, Arc<Po
     let mut out = HashMap::new();
     for row in reader.children(Table::Policies, &NAMES.0, None, usize::MAX).map_err(storage)? {
         let stored = decode(open(keyring, Table::Policies, row)?.body.expose())?;
-        match stored.parse() {
-            Ok(policy) => drop(out.insert(stored.name, Arc::new(policy))),
-            Err(error) => {
-                tracing::error!(policy = %stored.name, error = %error, "a stored policy does not parse: it grants nothing");
-            }
-        }
+        let policy = Arc::new(stored.parse());
+        out.insert(stored.name, policy);
     }
     Ok(out)
+}
+
+/// The first moment at which one of `policies` ends, also where that has passed.
+pub fn first_end(policies: &HashMap<String, Arc<Policy>>) -> Option<Timestamp> {
+    policies.values().filter_map(|policy| policy.expires).min()
+}
+
+/// How the audit names a policy.
+pub fn reference(keys: &Keys, name: &str) -> String {
+    keys.references.resource_ref(&format!("keyward+policy://{name}"))
 }
 
 /// Compiles the policies that a token carries. Names without a policy grant nothing.

@@ -24,6 +24,7 @@ const AHEAD_MAX_S: i64 = 300;
 
 /// When the keyring is rotated by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// Whether it ever is.
     pub enabled: bool,
@@ -49,13 +50,18 @@ impl Settings {
         row.map_or_else(|| Ok(Self::default()), |row| Self::decode(&row.body))
     }
 
-    /// The settings as all commands before this one leave them.
+    /// The settings as all commands before this one leave them; those of the beginning where the row holds none, so that
+    /// they can be set anew.
     ///
     /// # Errors
     /// The row cannot be read.
     pub fn of_draft(draft: &mut Draft<'_>) -> Result<Self, Refusal> {
         let row = draft.get(Table::Config, SETTINGS)?;
-        row.map_or_else(|| Ok(Self::default()), |row| Self::decode(row.body.expose()))
+        let Some(row) = row else { return Ok(Self::default()) };
+        Ok(Self::decode(row.body.expose()).unwrap_or_else(|refusal| {
+            tracing::warn!(?refusal, "the settings of the rotation cannot be read: they are set anew");
+            Self::default()
+        }))
     }
 
     fn decode(body: &[u8]) -> Result<Self, Refusal> {
@@ -130,9 +136,29 @@ fn uncopied(error: &CryptoError) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use keyward_model::{Id, SeededEntropy};
 
     use super::*;
+    use crate::record::Facts;
+    use crate::testing::{ask, on_a_node};
+
+    #[test]
+    fn settings_that_cannot_be_read_can_be_set_anew() {
+        on_a_node(async |worker, _| {
+            for (row, stands) in [(&b"{\"interval_s\":90000}"[..], 200), (b"{", 500)] {
+                let facts = RefCell::new(Facts::of_server(&worker.app.barrier));
+                let put = |draft: &mut Draft<'_>| draft.put(Table::Config, SETTINGS, Columns::default(), row);
+                worker.write(&facts, put).await.unwrap();
+                let config = "sys/rotate/config";
+                assert_eq!(ask(worker, "root", "GET", config, "").await.0, stands);
+                assert_eq!(ask(worker, "root", "POST", config, r#"{"interval":"24h"}"#).await.0, 204);
+                let expected = Settings { interval_s: INTERVAL_MIN_S, ..Settings::default() };
+                assert_eq!(Settings::load(worker.reader()).unwrap(), expected);
+            }
+        });
+    }
 
     #[test]
     fn an_epoch_is_exchanged_when_it_is_old_and_never_where_that_is_off() {

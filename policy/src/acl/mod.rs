@@ -23,7 +23,7 @@ use crate::tree::Tree;
 use plus::PlusRule;
 
 /// The compiled rights of one set of policies. Cheap to ask, made once per set and kept until a policy changes, or one or a
-/// rule of it expires ([`Acl::good_until`]).
+/// rule of it expires ([`Acl::is_good`]).
 #[derive(Debug)]
 pub struct Acl {
     root: bool,
@@ -31,6 +31,7 @@ pub struct Acl {
     /// Patterns with `+` segments, the most specific first.
     plus: Vec<PlusRule>,
     entries: Vec<Entry>,
+    made: Timestamp,
     good_until: Option<Timestamp>,
 }
 
@@ -74,15 +75,18 @@ impl Acl {
     }
 
     /// Compiles `policies` as they stand at `now` for the caller `subject`. Policies and rules that have expired, and templated
-    /// rules that `subject` has no value for, count as absent. `root` is not a policy with rules: use [`Acl::root`].
+    /// rules that `subject` has no value for, count as absent; one that is unreadable takes all rights. `root` is not a
+    /// policy with rules: use [`Acl::root`].
     pub fn new(policies: &[Arc<Policy>], now: Timestamp, subject: &Subject) -> Self {
         let mut merged: BTreeMap<Pattern, (Capabilities, Limits)> = BTreeMap::new();
         let mut good_until: Option<Timestamp> = None;
+        let mut unreadable = false;
         for policy in policies.iter().filter(|policy| !policy.is_expired(now)) {
             good_until = match (good_until, policy.next_expiry(now)) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
+            unreadable |= policy.unreadable;
             for rule in &policy.rules {
                 if rule.expires.is_some_and(|at| now > at) {
                     continue;
@@ -97,7 +101,12 @@ impl Acl {
             }
         }
 
-        let mut acl = Self { root: false, tree: Tree::new(), plus: Vec::new(), entries: Vec::new(), good_until };
+        if unreadable {
+            merged.clear();
+        }
+
+        let (tree, plus, entries) = (Tree::new(), Vec::new(), Vec::new());
+        let mut acl = Self { root: false, tree, plus, entries, made: now, good_until };
         for (at, (pattern, (capabilities, limits))) in (0u32..).zip(merged) {
             match &pattern {
                 Pattern::Exact(path) => acl.tree.insert_exact(path, at),
@@ -116,9 +125,10 @@ impl Acl {
         self.root
     }
 
-    /// The last moment at which this table is right: the next expiry of a policy or a rule in it. `None` if nothing expires.
-    pub fn good_until(&self) -> Option<Timestamp> {
-        self.good_until
+    /// Whether this table is right at `now`: no policy and no rule in it has expired since it was made. Of a time before
+    /// that it says nothing, since it leaves out what had expired: a clock may go back.
+    pub fn is_good(&self, now: Timestamp) -> bool {
+        self.made <= now && self.good_until.is_none_or(|until| now < until)
     }
 
     /// The one rule that decides `operation` on `path`, which has no leading slash.

@@ -366,11 +366,11 @@ fn expired_rules_count_as_absent() {
     "#;
     let at = |seconds| acl_at(&[text], Timestamp(0).plus_seconds(seconds), &Subject::default());
     assert_eq!(at(100).capabilities("a"), ["list", "read"]);
-    assert_eq!(at(100).good_until(), Some(Timestamp(0).plus_seconds(100)));
+    assert_eq!(at(100).good_until, Some(Timestamp(0).plus_seconds(100)));
     assert_eq!(at(101).capabilities("a"), ["list"]);
-    assert_eq!(at(101).good_until(), Some(Timestamp(0).plus_seconds(200)));
+    assert_eq!(at(101).good_until, Some(Timestamp(0).plus_seconds(200)));
     assert_eq!(at(201).capabilities("a"), ["deny"]);
-    assert_eq!(at(201).good_until(), None);
+    assert_eq!(at(201).good_until, None);
 }
 
 #[test]
@@ -383,9 +383,9 @@ fn an_expired_policy_counts_as_absent() {
     ];
     let at = |seconds| Acl::new(&held, Timestamp(0).plus_seconds(seconds), &Subject::default());
     assert_eq!(at(100).capabilities("a"), ["deny"]);
-    assert_eq!(at(100).good_until(), Some(end));
+    assert_eq!(at(100).good_until, Some(end));
     assert_eq!(at(101).capabilities("a"), ["list"]);
-    assert_eq!(at(101).good_until(), Some(Timestamp(0).plus_seconds(200)));
+    assert_eq!(at(101).good_until, Some(Timestamp(0).plus_seconds(200)));
 }
 
 #[test]
@@ -504,4 +504,25 @@ fn the_resulting_rules() {
         "root": false,
     });
     assert_eq!(Value::from(acl.resultant()), expected);
+}
+
+#[test]
+fn a_table_is_good_from_its_making_to_the_next_end() {
+    let at = |seconds: i64| Timestamp(0).plus_seconds(seconds);
+    let policy = |ends: i64| Arc::new(Policy { expires: Some(at(ends)), ..Policy::default() });
+    let acl = Acl::new(&[policy(100), policy(200)], at(150), &Subject::default());
+    assert!(acl.is_good(at(150)) && acl.is_good(at(199)));
+    assert!(!acl.is_good(at(200)), "what has ended is not in force");
+    assert!(!acl.is_good(at(149)), "what it took for ended may be in force");
+    assert!(Acl::root().is_good(at(0)));
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_takes_all_rights_until_it_ends() {
+    let end = Timestamp(0).plus_seconds(100);
+    let plain = Arc::new(parse(r#"path "a" { capabilities = ["read"] }"#).unwrap());
+    let unreadable = Arc::new(Policy { unreadable: true, expires: Some(end), ..Policy::default() });
+    let at = |now| Acl::new(&[plain.clone(), unreadable.clone()], now, &Subject::default());
+    assert!(!allowed(&at(end), Operation::Read, "a") && !at(end).has_access_under("a"));
+    assert!(allowed(&at(end.plus_seconds(1)), Operation::Read, "a") && !at(end).is_good(end));
 }

@@ -3,9 +3,9 @@
 use super::DEPTH_MAX;
 use super::node::{Item, Node, Value};
 
-/// Reads JSON, an object at the top. The error has line and column in front.
-pub(super) fn parse(text: &str) -> Result<Vec<Item>, String> {
-    let mut reader = Reader { text, byte: 0, depth: 0, counted: (0, 1) };
+/// Reads JSON, an object at the top; with `null` in its lists or without. The error has line and column in front.
+pub(super) fn parse(text: &str, takes_null: bool) -> Result<Vec<Item>, String> {
+    let mut reader = Reader { text, takes_null, byte: 0, depth: 0, counted: (0, 1) };
     reader.blanks();
     let value = reader.value()?;
     reader.blanks();
@@ -53,6 +53,7 @@ fn is_object(node: &Node) -> bool {
 
 struct Reader<'a> {
     text: &'a str,
+    takes_null: bool,
     byte: usize,
     depth: usize,
     /// A place behind us, and the line it is in.
@@ -114,7 +115,7 @@ impl<'a> Reader<'a> {
                 return Ok(Value::List(nodes));
             }
             let value = self.value()?;
-            if matches!(value, Value::Null) {
+            if matches!(value, Value::Null) && !self.takes_null {
                 return Err("unexpected token while parsing list: NULL".to_owned());
             }
             nodes.push(Node { at: None, value });

@@ -42,10 +42,20 @@ pub struct PolicyError(String);
 /// comments is a policy without rules. Never panics, and takes time and memory linear in the text, which is at most
 /// [`TEXT_BYTES_MAX`] bytes.
 pub fn parse(text: &str) -> Result<Policy, PolicyError> {
+    read(text, true)
+}
+
+/// The same of a text that is about to be stored: `null` in a list of a JSON policy is refused, as OpenBao refuses it.
+/// Such texts were stored before they were refused, and their rules hold on: hence the two.
+pub fn accept(text: &str) -> Result<Policy, PolicyError> {
+    read(text, false)
+}
+
+fn read(text: &str, takes_null: bool) -> Result<Policy, PolicyError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(PolicyError(format!("text of {} bytes is longer than {TEXT_BYTES_MAX}", text.len())));
     }
-    let items = if text.trim_start().starts_with('{') { json::parse(text) } else { hcl::parse(text) };
+    let items = if text.trim_start().starts_with('{') { json::parse(text, takes_null) } else { hcl::parse(text) };
     items.and_then(stanza::policy).map_err(PolicyError)
 }
 

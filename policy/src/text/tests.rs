@@ -241,11 +241,21 @@ fn faults_in_the_words_of_the_peer() {
             "1 error occurred:\n\t* path \"p\": invalid key \"x\" on line 1\n\n",
         ),
         ("{\"path\":{\"p\":{\"capabilities\":\"read\"}}}", "path \"p\": At -: unknown slice type: *ast.LiteralType"),
-        ("{\"path\":{\"p\":{\"capabilities\":[\"read\",null]}}}", "unexpected token while parsing list: NULL"),
         ("{\"path\":{\"p\":[{}]}}", "1 error occurred:\n\t* path \"path\": invalid key \"p\" on line 1\n\n"),
     ] {
         assert_eq!(refusal(text), format!("failed to parse policy: {expected}"), "{text}");
     }
+}
+
+#[test]
+fn null_in_a_list_is_refused_of_what_is_new_and_read_from_what_is_stored() {
+    let list = r#"{"path":{"p":{"capabilities":["update"],"denied_parameters":{"a":["x",null]}}}}"#;
+    let refused = accept(list).unwrap_err().to_string();
+    assert_eq!(refused, "failed to parse policy: unexpected token while parsing list: NULL");
+    let rule = parse(list).unwrap().rules.remove(0);
+    assert_eq!(rule.limits.denied.to_json(), serde_json::json!({"a": ["x", null]}));
+    let plain = list.replace(",null", "");
+    assert_eq!(accept(&plain), parse(&plain));
 }
 
 #[test]

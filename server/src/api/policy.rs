@@ -85,6 +85,8 @@ pub async fn act(context: &Context<'_>) -> Result<Answer, Refusal> {
     if name != given {
         may_by_its_name(context, given, name)?;
     }
+    let reference = policies::reference(&*context.keys()?, name);
+    context.note(|facts| facts.resource_ref = Some(reference));
     context.params.check(face.fields())?;
     match (operation, face) {
         (Operation::Read, _) => read(context, face, name),

@@ -22,7 +22,7 @@ pub(super) fn decoded(given: &str) -> Result<String, Refusal> {
         let good = String::from_utf8_lossy(good);
         // Where a stray byte makes the text wrong in another way, that is what is said.
         let text = String::from_utf8_lossy(error.as_bytes());
-        keyward_policy::parse(&text).map_or_else(|error| Refusal::malformed(error.to_string()), |_| stray_byte(&good))
+        keyward_policy::accept(&text).map_or_else(|error| Refusal::malformed(error.to_string()), |_| stray_byte(&good))
     })
 }
 

@@ -101,10 +101,14 @@ impl<'a> Wish<'a> {
         }
         let text = given.map(|given| text::decoded(&given)).transpose()?;
         if let Some(text) = &text {
-            keyward_policy::parse(text).map_err(|error| Refusal::malformed(error.to_string()))?;
+            keyward_policy::accept(text).map_err(|error| Refusal::malformed(error.to_string()))?;
         }
         if is_built_in {
             return Err(Refusal::malformed(format!("cannot update \"{name}\" policy")));
+        }
+        // It cannot be deleted, either: what every token may stays until somebody writes it anew.
+        if name == "default" && end.is_some() {
+            return Err(Refusal::malformed("cannot set an end for default policy"));
         }
         if name.len() > NAME_BYTES_MAX {
             return Err(Refusal::malformed(format!("a policy name has at most {NAME_BYTES_MAX} bytes")));
