@@ -205,7 +205,7 @@ fn an_error_of_the_disk_is_final_and_nobody_is_told_a_lie() {
         assert_eq!(calls.load(Ordering::SeqCst), 1, "step {step}");
         assert!(log.append(vec![entry(9, 99, 1)], Box::new(|_| {})).is_err());
         // Whoever had asked before it failed, and comes to the writer after that, is told.
-        let (sender, told) = std::sync::mpsc::channel();
+        let (sender, told) = mpsc::channel();
         log.flush(Box::new(move |result| drop(sender.send(result))));
         assert!(told.recv().is_ok_and(|result| result.is_err()), "step {step}");
         assert!(log.close().is_err());
