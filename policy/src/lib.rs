@@ -32,7 +32,7 @@ pub use capability::{Capabilities, Operation};
 pub use filter::KeysFilter;
 pub use names::sanitize_policies;
 pub use parameters::Parameters;
-pub use rule::{Limits, Policy, Rule};
+pub use rule::{Limits, Policy, Required, Rule};
 pub use sudo::needs_sudo;
 pub use template::{Alias, Entity, Group, Subject};
 pub use text::{PolicyError, accept, parse};

@@ -62,7 +62,7 @@ impl ParameterLists {
 
 /// Whether the parameters of a read, create, update or patch meet the rule's lists.
 pub(crate) fn permitted(limits: &Limits, parameters: Option<&dyn Parameters>) -> bool {
-    if !limits.required.iter().all(|name| get(parameters, &name.to_lowercase()).is_some()) {
+    if !limits.required.iter().all(|name| get(parameters, &name.given).is_some()) {
         return false;
     }
     let (Some(parameters), false) = (parameters, limits.allowed.is_empty() && limits.denied.is_empty()) else {
@@ -91,7 +91,7 @@ pub(crate) fn permitted(limits: &Limits, parameters: Option<&dyn Parameters>) ->
 /// asked for. `None` if more is asked for, or something that is no length.
 pub(crate) fn page(limits: &Limits, limit: u64, parameters: Option<&dyn Parameters>) -> Option<u64> {
     let Some(asked) = get(parameters, "limit") else {
-        return (!limits.required.iter().any(|name| name.to_lowercase() == "limit")).then_some(limit);
+        return (!limits.required.iter().any(|name| name.given == "limit")).then_some(limit);
     };
     let asked = match &asked {
         Value::String(text) if text.is_empty() || text == "max" => 0,
@@ -202,6 +202,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::rule::Required;
 
     fn limits(allowed: Value, denied: Value, required: &[&str]) -> Limits {
         let lists = |value: Value| {
@@ -214,7 +215,7 @@ mod tests {
         Limits {
             allowed: lists(allowed),
             denied: lists(denied),
-            required: required.iter().map(|name| (*name).to_owned()).collect(),
+            required: required.iter().map(|name| Required::new((*name).to_owned())).collect(),
             ..Limits::default()
         }
     }

@@ -57,6 +57,23 @@ pub struct Rule {
     pub expires: Option<Timestamp>,
 }
 
+/// The name of a parameter that must be given.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Required {
+    /// As the policy writes it.
+    pub written: String,
+    /// In lower case: as a request has to give it.
+    pub given: String,
+}
+
+impl Required {
+    /// The name as it is `written`.
+    pub fn new(written: String) -> Self {
+        let given = written.to_lowercase();
+        Self { written, given }
+    }
+}
+
 /// The conditions of a rule beyond its capabilities.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Limits {
@@ -64,8 +81,8 @@ pub struct Limits {
     pub allowed: ParameterLists,
     /// Parameters that may not be given.
     pub denied: ParameterLists,
-    /// Parameters that must be given, as written; a request gives them in lower case.
-    pub required: Vec<String>,
+    /// Parameters that must be given.
+    pub required: Vec<Required>,
     /// The answer must be wrapped for at least this long.
     pub min_wrapping_ttl: Option<Duration>,
     /// The answer must be wrapped for at most this long.
@@ -86,8 +103,8 @@ impl Limits {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.allowed.merge(&other.allowed);
         self.denied.merge(&other.denied);
-        let known: BTreeSet<&String> = self.required.iter().collect();
-        let more: Vec<String> = other.required.iter().filter(|name| !known.contains(name)).cloned().collect();
+        let known: BTreeSet<&Required> = self.required.iter().collect();
+        let more: Vec<Required> = other.required.iter().filter(|name| !known.contains(name)).cloned().collect();
         self.required.extend(more);
         self.min_wrapping_ttl = smaller(self.min_wrapping_ttl, other.min_wrapping_ttl);
         self.max_wrapping_ttl = smaller(self.max_wrapping_ttl, other.max_wrapping_ttl);

@@ -71,7 +71,10 @@ fn describe(entry: &Entry) -> Value {
         }
     }
     if !required.is_empty() {
-        out.insert("required_parameters".to_owned(), json!(required));
+        out.insert(
+            "required_parameters".to_owned(),
+            json!(required.iter().map(|name| &name.written).collect::<Vec<_>>()),
+        );
     }
     for (name, ttl) in [("min_wrapping_ttl", min_wrapping_ttl), ("max_wrapping_ttl", max_wrapping_ttl)] {
         if let Some(ttl) = ttl {

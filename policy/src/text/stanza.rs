@@ -10,7 +10,7 @@ use super::{RULES_MAX, duration, quote};
 use crate::capability::Capabilities;
 use crate::filter::KeysFilter;
 use crate::parameters::ParameterLists;
-use crate::rule::{Limits, Policy, Rule};
+use crate::rule::{Limits, Policy, Required, Rule};
 use crate::template;
 
 const STANZA_KEYS: [&str; 12] = [
@@ -105,7 +105,7 @@ fn rule(item: Item) -> Result<Rule, String> {
     rule.limits = Limits {
         allowed,
         denied,
-        required,
+        required: required.into_iter().map(Required::new).collect(),
         min_wrapping_ttl: positive(min),
         max_wrapping_ttl: positive(max),
         pagination_limit: u64::try_from(pagination_limit).ok().filter(|limit| *limit > 0),

@@ -89,7 +89,8 @@ fn repeated_keys_are_joined_and_the_last_word_counts() {
             min_wrapping_ttl = 90
         }"#);
     assert_eq!(rule.capabilities.words(), ["create", "delete", "list", "read", "sudo", "update"]);
-    assert_eq!(rule.limits.required, ["a", "B"]);
+    let required = rule.limits.required.iter().map(|name| (name.written.as_str(), name.given.as_str()));
+    assert_eq!(required.collect::<Vec<_>>(), [("a", "a"), ("B", "b")]);
     assert_eq!(rule.limits.allowed.to_json(), json!({"x": [2, "1", "3"]}));
     assert_eq!(rule.limits.pagination_limit, Some(16));
     assert_eq!(rule.limits.min_wrapping_ttl, Some(Duration::from_secs(90)));
