@@ -27,7 +27,7 @@ pub struct Stored {
     pub modified: Timestamp,
     /// Grows with every write.
     pub version: u64,
-    /// Whether its last write named the version that it replaced.
+    /// Whether a write has named the version that it replaced: somebody has to see versions.
     #[serde(default)]
     pub versioned: bool,
     /// Whether a write must name the version that it replaces.

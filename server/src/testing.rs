@@ -84,3 +84,12 @@ pub(crate) async fn ask(worker: &Rc<Worker>, token: &str, method: &str, path: &s
     let answer = pep::enforce(worker, &asked).await.unwrap();
     (answer.status, serde_json::from_slice(&answer.body(Id::ZERO)).unwrap_or_default())
 }
+
+/// The records of the node's audit, in order, without its checkpoints' signatures being looked at.
+pub(crate) fn records(worker: &Worker) -> Vec<Value> {
+    let files = std::fs::read_dir(worker.app.config.data.join("audit")).unwrap();
+    let files =
+        files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
+    let text: String = files.map(|path| String::from_utf8(std::fs::read(path).unwrap()).unwrap()).collect();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}

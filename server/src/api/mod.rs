@@ -113,16 +113,16 @@ pub fn check_before_token(
     params: &Params<'_>,
     facts: &mut Facts,
 ) -> Result<(), Refusal> {
-    let kind = match request.path.as_str() {
-        "sys/wrapping/lookup" => EventKind::WrapRead,
-        "sys/wrapping/unwrap" => EventKind::WrapConsumed,
-        "sys/wrapping/rewrap" => EventKind::WrapIssued,
-        "auth/token/lookup" | "auth/token/renew" | "auth/token/revoke" | "auth/token/revoke-orphan" => {
-            return token::check(params);
+    match request.path.as_str() {
+        "sys/wrapping/lookup" | "sys/wrapping/unwrap" | "sys/wrapping/rewrap" => {
+            wrapping::describe(request, facts);
+            wrapping::check(worker, request, params)
         }
-        _ => return Ok(()),
-    };
-    wrapping::check(worker, request, params).inspect_err(|_| facts.set(kind, "", "wrapping"))
+        "auth/token/lookup" | "auth/token/renew" | "auth/token/revoke" | "auth/token/revoke-orphan" => {
+            token::check(params)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Fills in what the record of this request says: event, action, engine, and the keyed reference of the resource.
@@ -140,6 +140,7 @@ pub fn describe(worker: &Worker, request: &Request, mount: Option<&Mount>, facts
         Kind::System => {
             let changes = !matches!(request.operation, Operation::Read | Operation::List | Operation::Scan);
             facts.set(if changes { EventKind::SysConfig } else { EventKind::SysRead }, "administer", "system");
+            wrapping::describe(request, facts);
             None
         }
         Kind::Token => {

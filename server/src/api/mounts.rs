@@ -154,12 +154,16 @@ fn check_place(auth: bool, place: &str, kind: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Below a name of our own API nothing else can be reached, but for KV version 2 at `secrets/`, which yields to it.
+/// Names that are kept for our own API. Below `secrets/`, where it answers, only KV version 2 at that very place is reached.
 fn check_reachable(place: &str, kind: Kind) -> Result<(), Refusal> {
-    let noun = place.trim_end_matches('/');
-    if NATIVE_NOUNS.contains(&noun) && !(noun == "secrets" && kind == Kind::Kv2) {
+    let place = place.trim_end_matches('/');
+    let is_kept = match place.split_once('/') {
+        Some((noun, _)) => noun == "secrets",
+        None => NATIVE_NOUNS.contains(&place) && !(place == "secrets" && kind == Kind::Kv2),
+    };
+    if is_kept {
         return Err(Refusal::malformed(format!(
-            "\"{noun}\" is a path of Keyward's own API, so a mount there could not be reached; choose another name"
+            "\"{place}\" is kept for Keyward's own API, so a mount there could not be reached; choose another name"
         )));
     }
     Ok(())

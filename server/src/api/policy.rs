@@ -175,16 +175,16 @@ fn detailed(context: &Context<'_>) -> Result<Answer, Refusal> {
     names.push("root".into());
     let mut info = serde_json::Map::new();
     for name in &names {
-        if let Some(shown) = shown(context, name)? {
+        if let Some(shown) = shown(context, name, true)? {
             info.insert(name.clone(), shown);
         }
     }
     Ok(context.with_parameter_warnings(Answer::data(&json!({ "key_info": info, "keys": names })), fields))
 }
 
-/// What a read shows.
-fn shown(context: &Context<'_>, name: &str) -> Result<Option<Value>, Refusal> {
-    let built_in = |text: &str| Some(Stored::new(name, text.to_owned(), Timestamp::default()));
+/// What a read shows: of a plain policy its name and text, unless `all` is wanted.
+fn shown(context: &Context<'_>, name: &str, all: bool) -> Result<Option<Value>, Refusal> {
+    let built_in = |text: &str| Some(Stored { version: 0, ..Stored::new(name, text.to_owned(), Timestamp::default()) });
     let stored = match name {
         "root" => built_in(""),
         "response-wrapping" => built_in(keyward_policy::RESPONSE_WRAPPING_POLICY),
@@ -193,14 +193,16 @@ fn shown(context: &Context<'_>, name: &str) -> Result<Option<Value>, Refusal> {
     Ok(stored.map(|stored| {
         let mut shown = json!({ "name": stored.name, "policy": stored.text });
         // WHY: clients of before these members came compare the answer with just those two.
-        if stored.is_plain() {
+        if stored.is_plain() && !all {
             return shown;
         }
         shown["version"] = stored.version.into();
         shown["cas_required"] = stored.cas_required.into();
         shown["allow_wildcards_in_identity_templates"] = stored.allow_wildcards_in_templates.into();
         shown["allow_slashes_in_identity_templates"] = stored.allow_slashes_in_templates.into();
-        shown["modified"] = stored.modified.rfc3339().into();
+        if stored.version > 0 {
+            shown["modified"] = stored.modified.rfc3339().into();
+        }
         if let Some(at) = stored.expires {
             shown["expiration"] = at.rfc3339().into();
         }
@@ -209,7 +211,7 @@ fn shown(context: &Context<'_>, name: &str) -> Result<Option<Value>, Refusal> {
 }
 
 fn read(context: &Context<'_>, face: Face, name: &str) -> Result<Answer, Refusal> {
-    let mut shown = shown(context, name)?.ok_or(Refusal::Absent)?;
+    let mut shown = shown(context, name, false)?.ok_or(Refusal::Absent)?;
     let answer = match face {
         Face::Acl => Answer::data(&shown),
         Face::Old => {

@@ -17,6 +17,7 @@ use crate::http::fields::{Field, Input, Params};
 use crate::http::json::Kind;
 use crate::http::request::Request;
 use crate::pep::Door;
+use crate::record::Facts;
 use crate::refusal::Refusal;
 
 const FIELDS: [Field; 1] = [Field::text("token")];
@@ -152,6 +153,17 @@ fn wrap(context: &Context<'_>) -> Result<Answer, Refusal> {
     Ok(Answer::json(super::kv1::body(context).unwrap_or_else(|| "{}".to_owned()).into_bytes()))
 }
 
+/// What the record of a request about a wrapping token says.
+pub fn describe(request: &Request, facts: &mut Facts) {
+    let kind = match (request.path.as_str(), request.operation) {
+        ("sys/wrapping/lookup", Operation::Read | Operation::Update) => EventKind::WrapRead,
+        ("sys/wrapping/unwrap", Operation::Update) => EventKind::WrapConsumed,
+        ("sys/wrapping/rewrap", Operation::Update) => EventKind::WrapIssued,
+        _ => return,
+    };
+    facts.set(kind, "", "wrapping");
+}
+
 /// Whether the token that is meant is the caller's own.
 pub fn is_own(request: &Request, params: &Params<'_>) -> bool {
     match params.string("token") {
@@ -178,11 +190,15 @@ pub fn check(worker: &Worker, request: &Request, params: &Params<'_>) -> Result<
         Some(text) => text,
         None => Secret::new(request.token().ok_or_else(|| faulty("token is empty"))?.to_owned()),
     };
-    if request.callers_id.is_some() {
-        return Ok(()); // it may have done it before, and shall hear that
+    let wraps = |text: &str| -> Result<bool, Refusal> {
+        Ok(worker.session(text)?.is_some_and(|session| session.token.kind == TokenKind::Wrapping))
+    };
+    if wraps(text.expose())? {
+        return Ok(());
     }
-    let found = worker.session(text.expose())?.filter(|session| session.token.kind == TokenKind::Wrapping);
-    found.map(drop).ok_or_else(not_valid)
+    // One with an id may have done it before, and shall hear that; but a wrapping token that calls keeps its one use.
+    let repeats = request.callers_id.is_some() && !request.token().map(wraps).transpose()?.unwrap_or(false);
+    if repeats { Ok(()) } else { Err(not_valid()) }
 }
 
 /// The wrapping token that is meant: of the body, else the one that was presented.
@@ -218,7 +234,6 @@ fn decode(body: &[u8]) -> Result<Wrapped, Refusal> {
 }
 
 fn lookup(context: &Context<'_>) -> Result<Answer, Refusal> {
-    context.note(|facts| facts.set(EventKind::WrapRead, "", "wrapping"));
     context.params.check(&FIELDS)?;
     let key = token::key_of(&*context.keys()?, meant(context)?.expose());
     let wrapped = content(context, &key)?;
@@ -300,3 +315,6 @@ pub async fn old_way(context: &Context<'_>) -> Result<Answer, Refusal> {
     );
     Ok(answer)
 }
+
+#[cfg(test)]
+mod tests;

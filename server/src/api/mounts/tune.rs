@@ -238,15 +238,18 @@ fn change(mount: &mut Mount, wish: &Wish) -> Result<Option<Step>, Refusal> {
 }
 
 fn leases(mount: &mut Mount, wish: &Wish) -> Result<(), Refusal> {
-    let default = wish.default_lease_s.unwrap_or(mount.default_lease_s);
-    let max = wish.max_lease_s.unwrap_or(mount.max_lease_s);
+    let is_token = mount.kind == Kind::Token;
+    if is_token && [wish.default_lease_s, wish.max_lease_s].into_iter().flatten().any(|lease_s| lease_s < 0) {
+        return Err(Refusal::malformed("the lease of a token cannot be negative: no token would live"));
+    }
+    // A negative one may stand there from before it was refused.
+    let stands = |lease_s: i64| if is_token { lease_s.max(0) } else { lease_s };
+    let default = wish.default_lease_s.unwrap_or_else(|| stands(mount.default_lease_s));
+    let max = wish.max_lease_s.unwrap_or_else(|| stands(mount.max_lease_s));
     if (default, max) != (mount.default_lease_s, mount.max_lease_s) && default != 0 && max != 0 && max < default {
         return Err(Refusal::malformed(format!(
             "backend max lease TTL of {max} would be less than backend default lease TTL of {default}"
         )));
-    }
-    if mount.kind == Kind::Token && (default < 0 || max < 0) {
-        return Err(Refusal::malformed("the lease of a token cannot be negative: no token would live"));
     }
     (mount.default_lease_s, mount.max_lease_s) = (default, max);
     Ok(())

@@ -7,7 +7,7 @@ use super::*;
 use crate::app::Worker;
 use crate::jobs::policies::remove_ended;
 use crate::record::Facts;
-use crate::testing::{ask, on_a_node};
+use crate::testing::{ask, on_a_node, records};
 
 const TEXT: &str = "path \"secret/data/a\" { capabilities = [\"read\"] }";
 
@@ -91,12 +91,7 @@ fn a_name_with_blanks_needs_the_right_to_the_name_without() {
 
 /// The texts of the audit records about objects of this kind.
 fn records_of(worker: &Worker, object: &str) -> Vec<Value> {
-    let files = std::fs::read_dir(worker.app.config.data.join("audit")).unwrap();
-    let files =
-        files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
-    let text: String = files.map(|path| String::from_utf8(std::fs::read(path).unwrap()).unwrap()).collect();
-    let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    records.filter(|record| record["change"]["object"] == object).collect()
+    records(worker).into_iter().filter(|record| record["change"]["object"] == object).collect()
 }
 
 #[test]

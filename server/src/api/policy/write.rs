@@ -135,7 +135,7 @@ impl<'a> Wish<'a> {
         let now = draft.now();
         let mut next = Stored::new(self.name, String::new(), now);
         if let Some(before) = before {
-            next.version = before.version + 1;
+            (next.version, next.versioned) = (before.version + 1, before.versioned);
             if self.patch {
                 next = Stored { version: next.version, modified: now, ..before };
             }
