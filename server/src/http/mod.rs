@@ -21,3 +21,5 @@ pub mod go_json;
 pub mod gotext;
 
 mod media_type;
+
+pub mod path;

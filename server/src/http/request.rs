@@ -12,10 +12,10 @@ use keyward_model::{Id, Timestamp};
 use keyward_policy::Operation;
 use percent_encoding::percent_decode_str;
 
-use super::fields::{Check, Params};
+use super::fields::{Check, Params, parse_bool};
 use super::json::{Limits, Object};
 use super::limits::Room;
-use super::{duration, gotext, media_type};
+use super::{duration, gotext, media_type, path};
 use crate::api::native;
 use crate::refusal::Refusal;
 use crate::repeat::CallersId;
@@ -374,28 +374,16 @@ fn cleaned(raw: &str) -> Option<String> {
     if matches!(raw, "/v1/sys" | "/v1/sys/audit-hash" | "/v1/sys/config/state" | "/v1/sys/pprof") {
         return Some(format!("{raw}/"));
     }
-    let mut segments: Vec<&str> = Vec::new();
-    let mut changed = false;
-    let trailing = raw.ends_with('/');
     let inner = raw.strip_prefix('/').unwrap_or(raw);
     let inner = inner.strip_suffix('/').unwrap_or(inner);
-    for segment in inner.split('/') {
-        match segment {
-            "" | "." => changed = true,
-            ".." => {
-                changed = true;
-                segments.pop();
-            }
-            _ => segments.push(segment),
-        }
+    if !inner.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        return None;
     }
-    changed.then(|| {
-        let mut out = format!("/{}", segments.join("/"));
-        if trailing && !out.ends_with('/') {
-            out.push('/');
-        }
-        out
-    })
+    let mut out = path::clean(raw);
+    if raw.ends_with('/') && !out.ends_with('/') {
+        out.push('/');
+    }
+    Some(out)
 }
 
 /// The first value of a flag in a query, by the rule of Go's `ParseBool`; absent or empty is false.
@@ -406,11 +394,7 @@ fn flag(query: &str, name: &str) -> Result<bool, Refusal> {
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .find(|(n, _)| *n == name)
         .map_or("", |(_, value)| value);
-    match value {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-        "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err(Refusal::MalformedSilent),
-    }
+    if value.is_empty() { Ok(false) } else { parse_bool(value).ok_or(Refusal::MalformedSilent) }
 }
 
 fn content_type(headers: &HeaderMap) -> Option<&str> {
@@ -525,6 +509,9 @@ mod tests {
             ("/v1/a/./b", "/v1/a/b"),
             ("/v1/sys?a=1", "/v1/sys/?a=1"),
             ("/v1/a/../b/", "/v1/b/"),
+            ("/v1/a/../../../b", "/b"),
+            ("/v1//", "/v1/"),
+            ("/v1/../", "/"),
             ("/v1/a//b%20c", "/v1/a/b%20c"),
         ] {
             match head("GET", raw) {

@@ -9,6 +9,7 @@ use crate::api::Context;
 use crate::http::answer::Answer;
 use crate::http::fields::Field;
 use crate::http::gotext::{is_printable, quote};
+use crate::http::path;
 use crate::refusal::Refusal;
 
 /// What `sys/remount` declares.
@@ -115,7 +116,7 @@ fn refuse_unclean(to: &str) -> Result<(), Refusal> {
     if to.is_empty() {
         return Err(Refusal::malformed("invalid destination mount path \"/\""));
     }
-    let clean = format!("{}/", clean(to));
+    let clean = format!("{}/", path::clean(to));
     if clean != to {
         return Err(Refusal::malformed(format!(
             "invalid destination mount: path '{to}' does not match cleaned path '{clean}'"
@@ -125,25 +126,6 @@ fn refuse_unclean(to: &str) -> Result<(), Refusal> {
         return Err(Refusal::malformed("invalid destination mount: path cannot contain non-printable characters"));
     }
     Ok(())
-}
-
-/// The shortest path of the same meaning, without a trailing slash.
-fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." if segments.last().is_some_and(|last| *last != "..") => drop(segments.pop()),
-            ".." if rooted => {}
-            other => segments.push(other),
-        }
-    }
-    match (rooted, segments.is_empty()) {
-        (true, _) => format!("/{}", segments.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => segments.join("/"),
-    }
 }
 
 fn moved(id: Id) -> Answer {
@@ -161,24 +143,6 @@ mod tests {
 
     use crate::mounts::MOVES_MAX;
     use crate::testing::{ask, on_a_node};
-
-    #[test]
-    fn paths_are_cleaned_as_go_does() {
-        for (path, clean) in [
-            ("a/b/", "a/b"),
-            ("a//b/", "a/b"),
-            ("x/../z/", "z"),
-            ("./x/", "x"),
-            ("../x/", "../x"),
-            ("./", "."),
-            ("a/../", "."),
-            ("a/../../b/", "../b"),
-            ("/", "/"),
-            ("/../x/", "/x"),
-        ] {
-            assert_eq!(super::clean(path), clean, "{path}");
-        }
-    }
 
     #[test]
     fn of_the_moves_of_a_mount_the_newest_are_known() {
