@@ -95,15 +95,20 @@ async fn nobody_leads_before_it_is_said_that_it_may() {
     cluster.agree(last).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_nobody_relieves_goes_on() {
+/// Three nodes, the one that leads, and its term; the others must not lead.
+async fn without_heirs() -> (Cluster, u64, u64) {
     let cluster = Cluster::of(3).await;
     cluster.write().await;
     let leader = cluster.leader().await;
-    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
-    others.iter().for_each(|id| cluster.node(*id).campaign(Candidacy::Barred));
-    // Nobody stands, and so nobody is asked.
+    (1..=3).filter(|id| *id != leader).for_each(|id| cluster.node(id).campaign(Candidacy::Barred));
     let term = cluster.node(leader).leadership().borrow().term;
+    (cluster, leader, term)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_nobody_relieves_goes_on() {
+    // Nobody stands, and so nobody is asked.
+    let (cluster, leader, term) = without_heirs().await;
     assert_eq!(cluster.node(leader).hand_over(None).await, Err(ChangeError::Timeout));
     let began = Instant::now();
     cluster.write().await;
@@ -256,13 +261,8 @@ async fn whoever_is_behind_for_a_moment_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_lost_its_majority_for_a_moment_leads_on() {
-    let cluster = Cluster::of(3).await;
-    cluster.write().await;
-    let leader = cluster.leader().await;
-    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     // Nobody else takes over meanwhile, and nothing but the majority changes.
-    others.iter().for_each(|id| cluster.node(*id).campaign(Candidacy::Barred));
-    let term = cluster.node(leader).leadership().borrow().term;
+    let (cluster, leader, term) = without_heirs().await;
     cluster.isolate(leader);
     eventually("it notices", || (!cluster.node(leader).leads()).then_some(())).await;
     cluster.rejoin(leader);
