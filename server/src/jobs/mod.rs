@@ -1,5 +1,6 @@
-//! What the server does by itself: ending tokens and policies whose time is up, rotating the keyring and wrapping data keys anew, closing
-//! mounts that were closed and are not done, forgetting the ids of old writes, the audit stream's open checkpoint, renewing the certificate of the local CA.
+//! What the server does by itself: ending tokens and policies whose time is up, rotating the keyring and wrapping data keys
+//! anew, going on with mounts that were closed and are not done, forgetting the ids of old writes, closing the audit
+//! stream's open checkpoint, renewing the certificate of the local CA.
 
 pub mod reaper;
 
