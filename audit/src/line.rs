@@ -33,6 +33,9 @@ pub(crate) struct Line<'a> {
     pub(crate) covered: [&'a [u8]; 3],
 }
 
+/// About as many members as a record has.
+const MEMBERS: usize = 24;
+
 /// How deep values may nest; records of the schema need three.
 const DEPTH_MAX: usize = 32;
 
@@ -110,7 +113,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Line<'_>, NonCanonical> {
 
 /// The members of a canonical object, in order.
 pub(crate) fn members(object: &[u8]) -> Result<Vec<Member<'_>>, NonCanonical> {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(MEMBERS);
     visit(object, |member, _| out.push(member))?;
     Ok(out)
 }
@@ -262,8 +265,11 @@ impl<'a> Cursor<'a> {
 
 /// Whether name `a` sorts before `b` by UTF-16 code units.
 fn sorts_before(a: &[u8], b: &[u8]) -> bool {
+    if a.is_ascii() && b.is_ascii() {
+        return a < b;
+    }
     match (str::from_utf8(a), str::from_utf8(b)) {
-        (Ok(a), Ok(b)) if !a.is_ascii() || !b.is_ascii() => a.encode_utf16().lt(b.encode_utf16()),
+        (Ok(a), Ok(b)) => a.encode_utf16().lt(b.encode_utf16()),
         _ => a < b,
     }
 }

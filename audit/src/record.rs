@@ -279,7 +279,8 @@ fn text(out: &mut Vec<u8>, lead: &str, value: &str) {
     out.extend_from_slice(lead.as_bytes());
     out.push(b'"');
     let value = &value[..value.floor_char_boundary(TEXT_BYTES_MAX)];
-    if value.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+    // WHY: no way out before the end, so that many bytes are looked at in one step.
+    if value.bytes().fold(true, |plain, b| plain & (b >= 0x20) & (b != b'"') & (b != b'\\')) {
         out.extend_from_slice(value.as_bytes());
     } else {
         for b in value.bytes() {
