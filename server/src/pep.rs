@@ -162,9 +162,9 @@ async fn live(worker: &Worker, request: &Request, footing: Footing) -> Ending {
             Ending::Elsewhere(Elsewhere::OutcomeUnknown)
         }
         // One of its writes is done and the next one was not taken: to begin anew would do the first one twice.
-        Err(Refusal::NotLeader) => Ending::Answered(refuse(worker, request, &Refusal::OutcomeUnknown).await),
+        Err(Refusal::NotLeader) => Ending::Answered(Box::pin(refuse(worker, request, &Refusal::OutcomeUnknown)).await),
         Err(Refusal::AuditUnavailable) if facts.borrow().begun => {
-            Ending::Answered(refuse(worker, request, &Refusal::OutcomeUnknown).await)
+            Ending::Answered(Box::pin(refuse(worker, request, &Refusal::OutcomeUnknown)).await)
         }
         Err(refusal) => Ending::Answered(tell(worker, request, &facts.into_inner(), &refusal).await),
     }

@@ -21,6 +21,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use keyward_model::Id;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, watch};
 
 use super::answer::{Answer, Body, Form};
@@ -80,10 +81,9 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// # Errors
 /// The runtime cannot be made, the socket not registered, or the state database not opened.
 pub fn run(serving: &Serving, listener: std::net::TcpListener) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     let worker = Rc::new(Worker::new(Arc::clone(&serving.app)).map_err(io::Error::other)?);
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, accept(serving.clone(), worker, listener))
+    runtime.block_on(accept(serving.clone(), worker, listener))
 }
 
 async fn accept(serving: Serving, worker: Rc<Worker>, listener: std::net::TcpListener) -> io::Result<()> {
@@ -219,7 +219,9 @@ where
         .header_read_timeout(header_timeout)
         .max_buf_size(limits.header_bytes_max.max(8192))
         .max_headers(HEADER_FIELDS_MAX)
-        .half_close(false);
+        // WHY: otherwise the library looks for a hang-up during each request. Its headers hold the read buffer then, so
+        // that a second one is made for the look, and wiped afterwards: 8 KiB for each request. Lives have an end anyway.
+        .half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())
