@@ -16,8 +16,8 @@ use openraft::EntryPayload;
 use openraft::storage::EntryResponder;
 use tokio::sync::{Notify, watch};
 
+use crate::arrivals::{Waiter, tell_all};
 use crate::checkpoint::Dirty;
-use crate::flight::Waiter;
 use crate::jobs::{Job, Jobs};
 use crate::log::Log;
 use crate::log::record::{decode_membership, encode_membership};
@@ -218,13 +218,11 @@ impl Applier {
             if !done.is_empty() {
                 self.observer.applied(to_position(load.at), &done);
             }
-            told.extend(load.waiters.into_iter().zip(done.into_iter().map(|(_, outcome)| outcome)));
+            told.extend(load.waiters.into_iter().zip(done.into_iter().map(|(_, outcome)| Ok(outcome))));
         }
         // Whoever reads from here on finds nothing in the observer's caches that these entries made old.
         self.standing.show(Some(last));
-        for (waiter, outcome) in told {
-            drop(waiter.send(Ok(outcome)));
-        }
+        tell_all(told);
         for responder in responders {
             responder.send(());
         }

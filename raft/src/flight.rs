@@ -3,13 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use keyward_model::{Command, Outcome};
-use tokio::sync::oneshot;
+use keyward_model::Command;
 
+use crate::arrivals::{Waiter, tell_all};
 use crate::submit::{Coalescer, SubmitError};
-
-/// Where one command's outcome is awaited. Dropped unanswered, it tells the waiter that the outcome is not known.
-pub(crate) type Waiter = oneshot::Sender<Result<Outcome, SubmitError>>;
 
 /// What travels beside an entry's bytes on the node that proposed it. Clones share it; it is taken once.
 #[derive(Clone, Default)]
@@ -74,17 +71,17 @@ impl Flight {
 
     /// Nobody knows what becomes of the batch, and it may take long until somebody does: the waiters are told that.
     pub(crate) fn lose(&self) {
-        for waiter in self.take().into_iter().flat_map(|passengers| passengers.waiters) {
-            drop(waiter.send(Err(SubmitError::Unknown)));
-        }
+        self.tell(&SubmitError::Unknown);
     }
 
     /// The batch was turned away. If it never came into the log the waiters are told `error`, else that nobody knows.
     pub(crate) fn refuse(&self, error: &SubmitError) {
         let logged = self.0.as_ref().is_some_and(|inner| inner.logged.load(Ordering::Acquire));
-        let error = if logged { &SubmitError::Unknown } else { error };
-        for waiter in self.take().into_iter().flat_map(|passengers| passengers.waiters) {
-            drop(waiter.send(Err(error.clone())));
-        }
+        self.tell(if logged { &SubmitError::Unknown } else { error });
+    }
+
+    fn tell(&self, error: &SubmitError) {
+        let waiters = self.take().into_iter().flat_map(|passengers| passengers.waiters);
+        tell_all(waiters.map(|waiter| (waiter, Err(error.clone()))));
     }
 }

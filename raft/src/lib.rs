@@ -1,7 +1,7 @@
 //! One order for all commands: openraft over a log of our own and the state database.
 //!
 //! Reading order: [`node`] (what everyone else uses), [`options`] and [`observer`] (what it is started with), `core` (the
-//! thread it lives on), [`submit`] and `flight` (a command on its way), [`reads`] (how a read knows that it is not of the
+//! thread it lives on), [`submit`], `flight` and [`arrivals`] (a command on its way there and back), [`reads`] (how a read knows that it is not of the
 //! past), [`roster`], [`candidacy`] and [`change`] (who takes part and who leads), [`fs`] (the seam to the disk), [`log`] (the log),
 //! [`types`] (our words in the library's places), [`store`] and [`machine`] (log and state as the library asks for them),
 //! `jobs`, `applier` and `checkpoint` (the threads that work on the state), [`link`] (the way to other nodes), `network` (as the
@@ -29,6 +29,8 @@ pub mod reads;
 pub mod submit;
 
 mod flight;
+
+pub mod arrivals;
 
 mod answer;
 
@@ -62,6 +64,7 @@ mod transit;
 
 mod loss;
 
+pub use arrivals::Arrivals;
 pub use candidacy::Candidacy;
 pub use change::ChangeError;
 pub use link::{Connection, Dialer};

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::applier::{Applier, Standing, to_position};
+use crate::arrivals::Arrivals;
 use crate::candidacy::Candidacy;
 use crate::change::{ChangeError, Changes, members};
 use crate::checkpoint::Dirty;
@@ -197,7 +198,15 @@ impl Node {
     /// # Errors
     /// [`SubmitError`]: the command is not in the queue, and nothing will come of it.
     pub fn enqueue(&self, command: Command) -> Result<Submission, SubmitError> {
-        self.coalescer.enqueue(command)
+        self.coalescer.enqueue(command, None)
+    }
+
+    /// As [`Node::enqueue`]. The outcome comes through `arrivals`, together with those of the same batch.
+    ///
+    /// # Errors
+    /// [`SubmitError`]: the command is not in the queue, and nothing will come of it.
+    pub fn enqueue_for(&self, arrivals: &Arrivals, command: Command) -> Result<Submission, SubmitError> {
+        self.coalescer.enqueue(command, Some(arrivals))
     }
 
     /// Enqueues `command` and waits for what becomes of it, on whatever runtime it is awaited.

@@ -12,14 +12,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use keyward_model::Command;
 use keyward_model::command::encode_batch;
-use keyward_model::{Command, Outcome};
 use openraft::errors::ClientWriteError;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use crate::answer::Answer;
-use crate::flight::{Flight, Passengers, Waiter};
+use crate::arrivals::{Arrivals, Landed, Waiter, tell_all};
+use crate::flight::{Flight, Passengers};
 use crate::log::Log;
 use crate::log::record::BODY_BYTES_MAX;
 use crate::roster::Roster;
@@ -78,10 +79,10 @@ pub enum SubmitError {
 /// A command that is on its way; awaiting it gives what became of it.
 #[derive(Debug)]
 #[must_use = "the outcome of a command is known only to who awaits it"]
-pub struct Submission(oneshot::Receiver<Result<Outcome, SubmitError>>);
+pub struct Submission(oneshot::Receiver<Landed>);
 
 impl Future for Submission {
-    type Output = Result<Outcome, SubmitError>;
+    type Output = Landed;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(SubmitError::Unknown)))
@@ -134,8 +135,8 @@ impl Coalescer {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a command at the end of the queue.
-    pub(crate) fn enqueue(&self, command: Command) -> Result<Submission, SubmitError> {
+    /// Puts a command at the end of the queue. Its outcome comes through `arrivals`, if there are any.
+    pub(crate) fn enqueue(&self, command: Command, arrivals: Option<&Arrivals>) -> Result<Submission, SubmitError> {
         let bytes = command.size_hint();
         if bytes > self.command_bytes_max {
             return Err(SubmitError::TooLarge { bytes, bytes_max: self.command_bytes_max });
@@ -146,7 +147,7 @@ impl Coalescer {
         if self.log.is_full() {
             return Err(SubmitError::DiskFull { reserve_bytes: self.log.needed_bytes() });
         }
-        let (sender, receiver) = oneshot::channel();
+        let (waiter, receiver) = Waiter::new(arrivals);
         let mut queue = self.queue();
         if queue.closed {
             return Err(SubmitError::Stopped);
@@ -155,7 +156,7 @@ impl Coalescer {
             return Err(SubmitError::Overloaded);
         }
         queue.bytes += bytes;
-        queue.waiting.push_back((command, bytes, sender));
+        queue.waiting.push_back((command, bytes, waiter));
         // A full pipeline takes the next batch by itself; and whoever came first has woken it.
         let wake = queue.is_open() && queue.waiting.len() == 1;
         drop(queue);
@@ -184,9 +185,7 @@ impl Coalescer {
             queue.bytes = 0;
             std::mem::take(&mut queue.waiting)
         };
-        for (_, _, waiter) in waiting {
-            drop(waiter.send(Err(SubmitError::Stopped)));
-        }
+        tell_all(waiting.into_iter().map(|(_, _, waiter)| (waiter, Err(SubmitError::Stopped))));
     }
 
     /// This node leads no more, or without a majority: who waits is told where to go, and who is in flight that nobody knows.
@@ -196,9 +195,7 @@ impl Coalescer {
             queue.bytes = 0;
             (std::mem::take(&mut queue.waiting), queue.flights.clone())
         };
-        for (_, _, waiter) in waiting {
-            drop(waiter.send(Err(SubmitError::NotLeader { leader })));
-        }
+        tell_all(waiting.into_iter().map(|(_, _, waiter)| (waiter, Err(SubmitError::NotLeader { leader }))));
         // WHY: not that nothing changed, even of those that did not reach the log yet: they may still get there.
         flights.iter().for_each(Flight::lose);
     }
@@ -375,31 +372,31 @@ mod tests {
     #[test]
     fn batches_are_bounded_and_keep_the_order() {
         let queue = coalescer();
-        let waiting: Vec<_> = (0..600).map(|size| queue.enqueue(command(size)).unwrap()).collect();
+        let waiting: Vec<_> = (0..600).map(|size| queue.enqueue(command(size), None).unwrap()).collect();
         let first = queue.take().unwrap();
         assert_eq!(first.commands.len(), BATCH_COMMANDS_MAX);
         assert!(first.commands.iter().enumerate().all(|(at, command)| command.intent.len() == at));
         assert!(queue.take().is_none(), "one is in the log's hands");
         queue.log_is_free();
         assert_eq!(queue.take().unwrap().commands.len(), 600 - BATCH_COMMANDS_MAX);
-        queue.enqueue(command(1)).map(drop).unwrap();
+        queue.enqueue(command(1), None).map(drop).unwrap();
         queue.log_is_free();
         assert!(queue.take().is_none(), "two are in flight");
         drop(waiting);
 
         let queue = coalescer();
-        let large: Vec<_> = (0..3).map(|_| queue.enqueue(command(700 << 10)).unwrap()).collect();
+        let large: Vec<_> = (0..3).map(|_| queue.enqueue(command(700 << 10), None).unwrap()).collect();
         assert_eq!(queue.take().unwrap().commands.len(), 1, "one fills a batch");
         assert_eq!(large.len(), 3);
-        let error = queue.enqueue(command(5 << 20)).err();
+        let error = queue.enqueue(command(5 << 20), None).err();
         assert!(matches!(error, Some(SubmitError::TooLarge { .. })), "{error:?}");
     }
 
     #[tokio::test]
     async fn a_full_queue_refuses_and_a_closed_one_tells_those_who_wait() {
         let queue = coalescer();
-        let mut waiting: Vec<_> = (0..QUEUE_COMMANDS_MAX).map(|_| queue.enqueue(command(9)).unwrap()).collect();
-        assert_eq!(queue.enqueue(command(9)).err(), Some(SubmitError::Overloaded));
+        let mut waiting: Vec<_> = (0..QUEUE_COMMANDS_MAX).map(|_| queue.enqueue(command(9), None).unwrap()).collect();
+        assert_eq!(queue.enqueue(command(9), None).err(), Some(SubmitError::Overloaded));
         let (first, last) = (waiting.remove(0), waiting.pop().unwrap());
         let proposal = queue.next().await.unwrap();
         proposal.guard.flight.mark_logged();
@@ -407,7 +404,7 @@ mod tests {
         assert_eq!(first.await, Err(SubmitError::Unknown), "it was in the log");
         queue.abandon();
         assert_eq!(last.await, Err(SubmitError::Stopped));
-        assert_eq!(queue.enqueue(command(9)).err(), Some(SubmitError::Stopped));
+        assert_eq!(queue.enqueue(command(9), None).err(), Some(SubmitError::Stopped));
         assert!(queue.next().await.is_none());
         queue.landed().await;
     }

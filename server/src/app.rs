@@ -19,6 +19,7 @@ use crate::barrier::{Barrier, Committed, Draft, Generations, storage};
 use crate::begun::Begun;
 use crate::cluster::Cluster;
 use crate::config::{Config, Tls};
+use crate::desk::Desk;
 use crate::forward::Forwarder;
 use crate::http::limits::Gate;
 use crate::http::tls::Acceptor;
@@ -30,7 +31,6 @@ use crate::record::{Facts, Outcomes, Receipt, Recorder};
 use crate::refusal::Refusal;
 use crate::repeat::Remembered;
 use crate::seal::{self, Unsealing};
-use crate::snapshot::Snapshots;
 
 /// What all workers share.
 pub struct App {
@@ -214,7 +214,7 @@ pub struct Worker {
     /// The shared parts.
     pub app: Arc<App>,
     /// What this thread reads from.
-    pub snapshots: Snapshots,
+    pub desk: Desk,
     /// Requests that this thread does to their end.
     pub begun: Rc<Begun>,
     /// Its link to the leader, where that is another node.
@@ -228,14 +228,14 @@ impl Worker {
     /// # Errors
     /// The state database cannot be opened for reading.
     pub fn new(app: Arc<App>) -> Result<Self, keyward_storage::StoreError> {
-        let snapshots = Snapshots::new(app.store.reader()?, Arc::clone(app.barrier.generations()));
+        let desk = Desk::new(app.store.reader()?, Arc::clone(app.barrier.generations()));
         let recorder = Recorder::new(Arc::clone(app.journal()), Arc::clone(&app.failure));
-        Ok(Self { app, snapshots, begun: Rc::default(), forwarder: Forwarder::default(), recorder })
+        Ok(Self { app, desk, begun: Rc::default(), forwarder: Forwarder::default(), recorder })
     }
 
     /// This thread's reader, at the newest state. To be used before the next await.
     pub fn reader(&self) -> &Reader {
-        self.snapshots.reader()
+        self.desk.reader()
     }
 
     /// The control tables as they are now.
@@ -373,7 +373,7 @@ impl Worker {
             if leads_on { decide(draft) } else { Err(Refusal::NotLeader) }
         };
         let intent = || facts.borrow().intent(barrier.entropy(), barrier.now());
-        let written = barrier.write(&self.snapshots, request, &intent, decide).await?;
+        let written = barrier.write(&self.desk, request, &intent, decide).await?;
         facts.borrow_mut().begun |= written.1.is_some();
         Ok(written)
     }

@@ -16,13 +16,17 @@ use keyward_model::{
 };
 use keyward_raft::{Node, SubmitError};
 use keyward_storage::{Reader, Store, row_digest};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::Notify;
 
+use crate::desk::Desk;
 use crate::keys::{KeySlot, Keys};
 use crate::refusal::Refusal;
 use crate::repeat::Remembered;
 use crate::seal::{self, OpenedKeys};
-use crate::snapshot::Snapshots;
+
+use pipeline::{Overlay, Pipeline, Seen, UnderWay, came_true};
+
+mod pipeline;
 
 /// How often a decision is made anew before the caller is told to come back.
 const ATTEMPTS_MAX: usize = 8;
@@ -65,29 +69,6 @@ const AHEAD_MAX_S: i64 = 300;
 #[derive(Debug)]
 pub struct Committed(());
 
-/// Rows as they will be, by place, with the number of commands under way that touch them.
-type Overlay = HashMap<(Table, Vec<u8>), (Option<Row>, usize)>;
-
-/// What the commands under way will have made of the state.
-struct Pipeline {
-    /// The sum after all commands enqueued so far; `None` until read from the database.
-    sum: Option<StateSum>,
-    /// Rows as they will be, with the number of commands under way that touch them.
-    overlay: Overlay,
-    /// Blobs that commands under way add: a patch may build on a value that is not in the database yet.
-    blobs: HashMap<u64, VersionBlob>,
-    /// Commands enqueued and not yet settled.
-    in_flight: usize,
-    /// How the command enqueued last ends.
-    newest: Option<Seen>,
-    /// A command found another state: nothing more is enqueued until the rest is settled.
-    stale: bool,
-    /// The next number of a version blob; `None` until read from the database.
-    next_blob: Option<u64>,
-    /// The newest stamp given out, also by commands that are not in the state yet.
-    last: Timestamp,
-}
-
 /// An opened row.
 #[derive(Debug)]
 pub struct Opened {
@@ -121,24 +102,7 @@ impl Barrier {
         generations: Arc<Generations>,
         keys: Arc<KeySlot>,
     ) -> Self {
-        Self {
-            node,
-            clock,
-            entropy,
-            keys,
-            pipeline: Mutex::new(Pipeline {
-                sum: None,
-                overlay: HashMap::new(),
-                blobs: HashMap::new(),
-                in_flight: 0,
-                newest: None,
-                stale: false,
-                next_blob: None,
-                last: Timestamp(0),
-            }),
-            drained: Notify::new(),
-            generations,
-        }
+        Self { node, clock, entropy, keys, pipeline: Mutex::default(), drained: Notify::new(), generations }
     }
 
     /// The node below.
@@ -209,7 +173,7 @@ impl Barrier {
     /// Sealed, or the row does not open.
     pub fn read(&self, reader: &Reader, table: Table, key: &[u8]) -> Result<Option<Opened>, Refusal> {
         let keyring = self.keyring()?;
-        reader.row(table, key).map_err(storage)?.map(|row| open(&keyring, table, row)).transpose()
+        reader.row(table, key).map_err(storage)?.map(|row| open(&keyring, table, &row)).transpose()
     }
 
     /// Decides and writes. `decide` sees the newest state through the [`Draft`] and says what to change; it runs again
@@ -223,14 +187,14 @@ impl Barrier {
     /// What `decide` refuses; sealed; no leader; the disk is full; or an outcome that is not known.
     pub async fn write<T>(
         self: &Arc<Self>,
-        snapshots: &Snapshots,
+        desk: &Desk,
         request: Id,
         intent: &dyn Fn() -> Vec<u8>,
         mut decide: impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
     ) -> Result<(T, Option<Committed>), Refusal> {
         for _ in 0..ATTEMPTS_MAX {
             let keyring = self.keyring()?;
-            let (decided, done) = match self.propose(&keyring, snapshots, request, intent, &mut decide)? {
+            let (decided, under_way) = match self.propose(&keyring, desk, request, intent, &mut decide)? {
                 Proposal::NotYet => {
                     self.until_drained().await;
                     continue;
@@ -241,13 +205,12 @@ impl Barrier {
                     }
                     continue;
                 }
-                Proposal::UnderWay(decided, done) => (decided, done),
+                Proposal::UnderWay(decided, under_way) => (decided, under_way),
             };
-            match done.await {
-                Ok(Ok(Outcome::Done)) => return Ok((decided, Some(Committed(())))),
-                Ok(Ok(Outcome::Stale)) => {}
-                Ok(Err(error)) => return Err(submit(&error)),
-                Err(_) => return Err(submit(&SubmitError::Stopped)),
+            match under_way.land().await {
+                Ok(Outcome::Done) => return Ok((decided, Some(Committed(())))),
+                Ok(Outcome::Stale) => {}
+                Err(error) => return Err(submit(&error)),
             }
         }
         Err(Refusal::Unavailable("the state changed too often while this was decided; try again".into()))
@@ -257,14 +220,14 @@ impl Barrier {
     fn propose<T>(
         self: &Arc<Self>,
         keyring: &Keyring,
-        snapshots: &Snapshots,
+        desk: &Desk,
         request: Id,
         intent: &dyn Fn() -> Vec<u8>,
         decide: &mut impl FnMut(&mut Draft<'_>) -> Result<T, Refusal>,
     ) -> Result<Proposal<T>, Refusal> {
         let Some(mut pipeline) = self.settled_pipeline() else { return Ok(Proposal::NotYet) };
         // Under the lock: what the overlay no longer holds is in the state that is read from now on.
-        let reader = snapshots.reader();
+        let reader = desk.reader();
         let (before, at) = self.prepare(&mut pipeline, reader)?;
         let mut draft = Draft {
             keyring,
@@ -292,24 +255,10 @@ impl Barrier {
         });
         let added: Vec<(u64, VersionBlob)> = added.collect();
         let command = Command { request, at, before, signature: keyring.sign_sum(sum), changes, intent: intent() };
-        let ticket = self.node.enqueue(command).map_err(|error| submit(&error))?;
-        let blobs: Vec<u64> = added.iter().map(|(id, _)| *id).collect();
-        let keys = pipeline.enqueued(touched, added, sum, next_blob);
-        let (came, newest) = watch::channel(None);
-        pipeline.newest = Some(newest);
+        let ticket = self.node.enqueue_for(desk.arrivals(), command).map_err(|error| submit(&error))?;
+        let cargo = pipeline.enqueued(touched, added, sum, next_blob);
         drop(pipeline);
-        // A task of its own, since a caller that hangs up drops the request's future: the overlay must not outlive,
-        // nor be outlived by, the command it stands for.
-        let (answer, done) = oneshot::channel();
-        let barrier = Arc::clone(self);
-        tokio::task::spawn_local(async move {
-            let outcome = ticket.await;
-            let done = matches!(outcome, Ok(Outcome::Done));
-            barrier.settle(&keys, &blobs, !done);
-            came.send_replace(Some(done));
-            drop(answer.send(outcome));
-        });
-        Ok(Proposal::UnderWay(decided, done))
+        Ok(Proposal::UnderWay(decided, UnderWay::new(Arc::clone(self), ticket, cargo)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Pipeline> {
@@ -359,83 +308,11 @@ impl Barrier {
         pipeline.last = following(pipeline.last.max(self.generations.newest()), self.clock.now());
         Ok((before, pipeline.last))
     }
-
-    fn settle(&self, keys: &[(Table, Vec<u8>)], blobs: &[u64], missed: bool) {
-        let mut pipeline = self.lock();
-        for id in blobs {
-            pipeline.blobs.remove(id);
-        }
-        pipeline.in_flight -= 1;
-        pipeline.stale |= missed;
-        for key in keys {
-            if let Some((_, commands)) = pipeline.overlay.get_mut(key) {
-                *commands -= 1;
-                if *commands == 0 {
-                    pipeline.overlay.remove(key);
-                }
-            }
-        }
-        if pipeline.stale && pipeline.in_flight == 0 {
-            pipeline.forget();
-            drop(pipeline);
-            self.drained.notify_waiters();
-        }
-    }
 }
 
 impl std::fmt::Debug for Barrier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Barrier").field("sealed", &self.is_sealed()).finish_non_exhaustive()
-    }
-}
-
-impl Pipeline {
-    /// Takes note of a command that was just enqueued; returns the keys it touches.
-    fn enqueued(
-        &mut self,
-        touched: Vec<Touched>,
-        added: Vec<(u64, VersionBlob)>,
-        sum: StateSum,
-        next_blob: u64,
-    ) -> Vec<(Table, Vec<u8>)> {
-        self.blobs.extend(added);
-        self.sum = Some(sum);
-        self.next_blob = Some(next_blob);
-        self.in_flight += 1;
-        touched
-            .into_iter()
-            .filter(|row| row.changed)
-            .map(|row| {
-                let key = (row.table, row.key);
-                let commands = self.overlay.get(&key).map_or(0, |(_, commands)| *commands);
-                self.overlay.insert(key.clone(), (row.now, commands + 1));
-                key
-            })
-            .collect()
-    }
-
-    fn newest_under_way(&self) -> Option<Seen> {
-        self.newest.clone().filter(|_| self.in_flight > 0)
-    }
-
-    fn forget(&mut self) {
-        self.sum = None;
-        self.next_blob = None;
-        self.overlay.clear();
-        self.blobs.clear();
-        self.stale = false;
-    }
-}
-
-/// How a command ends: whether it came to pass as it was decided. One that does tells so of all before it, since each is
-/// decided on the sum that the one before leaves.
-type Seen = watch::Receiver<Option<bool>>;
-
-/// Waits for the newest command that a decision saw under way; `false`: it did not see the state as it became.
-async fn came_true(seen: Option<Seen>) -> bool {
-    match seen {
-        None => true,
-        Some(mut newest) => newest.wait_for(Option::is_some).await.is_ok_and(|done| *done == Some(true)),
     }
 }
 
@@ -446,7 +323,7 @@ enum Proposal<T> {
     /// Refused, or nothing to change; with what was under way when that was decided.
     Nothing(Result<T, Refusal>, Option<Seen>),
     /// Decided and enqueued.
-    UnderWay(T, oneshot::Receiver<Result<Outcome, SubmitError>>),
+    UnderWay(T, UnderWay),
 }
 
 /// One row that a decision looked at or changed.
@@ -477,7 +354,7 @@ pub struct Draft<'a> {
 impl Draft<'_> {
     /// Whether the mounts are still those of this generation, also after all commands under way.
     pub fn mounts_stand(&self, generation: u64) -> bool {
-        self.mounts_generation == generation && !self.overlay.keys().any(|(table, _)| *table == Table::Mounts)
+        self.mounts_generation == generation && self.overlay.count(Table::Mounts) == 0
     }
 
     /// Whether anything is to be changed so far.
@@ -525,10 +402,7 @@ impl Draft<'_> {
     pub fn get(&mut self, table: Table, key: &[u8]) -> Result<Option<Opened>, Refusal> {
         let at = self.look(table, key)?;
         let keyring = self.keyring;
-        match self.touched.get(at).and_then(|touched| touched.now.clone()) {
-            Some(row) => open(keyring, table, row).map(Some),
-            None => Ok(None),
-        }
+        self.touched.get(at).and_then(|touched| touched.now.as_ref()).map(|row| open(keyring, table, row)).transpose()
     }
 
     /// Whether the row exists.
@@ -638,14 +512,14 @@ impl Draft<'_> {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Vec<u8>>, Refusal> {
-        let over = self.overlay.iter().map(|((t, key), (row, _))| (*t, key, row.is_some()));
-        let mine = self.touched.iter().filter(|t| t.changed).map(|t| (t.table, &t.key, t.now.is_some()));
+        let over = self.overlay.of(table).map(|(key, row)| (key, row.is_some()));
+        let mine = self.touched.iter().filter(|t| t.changed && t.table == table).map(|t| (&t.key, t.now.is_some()));
         let wanted = |key: &[u8]| key.starts_with(prefix) && after.is_none_or(|after| key > after);
-        let news: Vec<_> = over.chain(mine).filter(|(t, key, _)| *t == table && wanted(key)).collect();
+        let news: Vec<_> = over.chain(mine).filter(|(key, _)| wanted(key)).collect();
         // Each of these may stand for one of those that are read.
         let rows = self.reader.children(table, prefix, after, limit.saturating_add(news.len())).map_err(storage)?;
         let mut keys: Vec<Vec<u8>> = rows.into_iter().map(|row| row.key).collect();
-        for (_, key, there) in news {
+        for (key, there) in news {
             let at = keys.iter().position(|k| k == key);
             match (at, there) {
                 (None, true) => keys.push(key.clone()),
@@ -664,7 +538,7 @@ impl Draft<'_> {
     /// # Errors
     /// The rows cannot be read.
     pub fn keys_in_group(&mut self, table: Table, group: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, Refusal> {
-        let hidden = self.touched.iter().filter(|t| t.changed && t.table == table).count() + self.overlay.len();
+        let hidden = self.touched.iter().filter(|t| t.changed && t.table == table).count() + self.overlay.count(table);
         let mut keys: Vec<Vec<u8>> = self
             .reader
             .group(table, group, None, limit.saturating_add(hidden))
@@ -672,9 +546,8 @@ impl Draft<'_> {
             .into_iter()
             .map(|row| row.key)
             .collect();
-        let over = self.overlay.iter().map(|((t, key), (row, _))| (*t, key, row));
-        let mine = self.touched.iter().filter(|t| t.changed).map(|t| (t.table, &t.key, &t.now));
-        for (_, key, row) in over.chain(mine).filter(|(t, ..)| *t == table) {
+        let mine = self.touched.iter().filter(|t| t.changed && t.table == table).map(|t| (&t.key, &t.now));
+        for (key, row) in self.overlay.of(table).chain(mine) {
             let belongs = row.as_ref().is_some_and(|row| row.group == group);
             let at = keys.iter().position(|k| k == key);
             match (at, belongs) {
@@ -692,12 +565,11 @@ impl Draft<'_> {
         if let Some(at) = self.touched.iter().position(|t| t.table == table && t.key == key) {
             return Ok(at);
         }
-        let key = key.to_vec();
-        let now = match self.overlay.get(&(table, key.clone())) {
-            Some((row, _)) => row.clone(),
-            None => self.reader.row(table, &key).map_err(storage)?,
+        let now = match self.overlay.get(table, key) {
+            Some(row) => row.clone(),
+            None => self.reader.row(table, key).map_err(storage)?,
         };
-        self.touched.push(Touched { table, key, now, changed: false });
+        self.touched.push(Touched { table, key: key.to_vec(), now, changed: false });
         Ok(self.touched.len() - 1)
     }
 }
@@ -768,12 +640,12 @@ impl Generations {
 ///
 /// # Errors
 /// [`Refusal::Internal`]: the row is not what was sealed for this place.
-pub fn open(keyring: &Keyring, table: Table, row: Row) -> Result<Opened, Refusal> {
+pub fn open(keyring: &Keyring, table: Table, row: &Row) -> Result<Opened, Refusal> {
     let body = match table {
-        Table::Config => SecretBytes::new(row.body),
-        _ => keyring.open_row(table, &row).map_err(integrity)?,
+        Table::Config => SecretBytes::new(row.body.clone()),
+        _ => keyring.open_row(table, row).map_err(integrity)?,
     };
-    Ok(Opened { group: row.group, due: row.due, head: row.head, body })
+    Ok(Opened { group: row.group.clone(), due: row.due, head: row.head, body })
 }
 
 /// A storage error as a refusal. The detail is for the log.

@@ -1,7 +1,7 @@
 //! The server: the only room where all the others meet.
 //!
 //! Reading order: [`pep`] (the life of a request, one page), [`refusal`] (why one is not answered), [`barrier`] (sealed
-//! reads and writes), [`record`] (the audit side), [`app`] (what is shared), [`begun`] (requests that go on to their end), [`authn`] (who calls), [`mounts`] and
+//! reads and writes), [`desk`] (what a thread has there for itself), [`record`] (the audit side), [`app`] (what is shared), [`begun`] (requests that go on to their end), [`authn`] (who calls), [`mounts`] and
 //! [`policies`], [`engine`] (what a mount can do), [`api`] (the endpoints), [`jobs`] (what the server does by itself),
 //! [`rotation`], [`seal`] and [`identity`], [`files`], [`http`] (the outer shell), [`metrics`] (what is counted), [`boot`] (start and stop), [`config`].
 
@@ -11,9 +11,9 @@ pub mod refusal;
 
 pub mod barrier;
 
-pub mod keys;
+pub mod desk;
 
-pub mod snapshot;
+pub mod keys;
 
 pub mod record;
 

@@ -216,7 +216,7 @@ impl MountTable {
     pub fn load(keyring: &Keyring, reader: &Reader) -> Result<Self, Refusal> {
         let mut out = BTreeMap::new();
         for row in reader.children(Table::Mounts, b"", None, usize::MAX).map_err(storage)? {
-            let mount = decode(open(keyring, Table::Mounts, row)?.body.expose())?;
+            let mount = decode(open(keyring, Table::Mounts, &row)?.body.expose())?;
             out.insert(mount.path.clone(), std::sync::Arc::new(mount));
         }
         Ok(Self(out))

@@ -124,7 +124,7 @@ pub fn put(draft: &mut Draft<'_>, stored: &Stored) -> Result<(), Refusal> {
 pub fn load(keyring: &Keyring, reader: &Reader) -> Result<HashMap<String, Arc<Policy>>, Refusal> {
     let mut out = HashMap::new();
     for row in reader.children(Table::Policies, &NAMES.0, None, usize::MAX).map_err(storage)? {
-        let stored = decode(open(keyring, Table::Policies, row)?.body.expose())?;
+        let stored = decode(open(keyring, Table::Policies, &row)?.body.expose())?;
         let policy = Arc::new(stored.parse());
         out.insert(stored.name, policy);
     }

@@ -229,7 +229,7 @@ pub(super) fn find(context: &Context<'_>, keys: &Keyring, path: &str) -> Result<
     let Some((row, blob)) = context.reader().row_with_head(Table::Secrets, &key).map_err(storage)? else {
         return Ok(None);
     };
-    let opened = open(keys, Table::Secrets, row)?;
+    let opened = open(keys, Table::Secrets, &row)?;
     Ok(Some(Found { record: decode(&opened)?, head: opened.head, blob }))
 }
 

@@ -1,10 +1,18 @@
-//! Times in rows, against clocks that do not agree.
+//! Times in rows, against clocks that do not agree; and commands that nobody waits for.
 
-use keyward_model::Timestamp;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use keyward_model::{Table, Timestamp};
 use serde_json::json;
 
+use super::Columns;
 use crate::app::Worker;
 use crate::jobs::reaper;
+use crate::record::Facts;
 use crate::testing::{ask, on_a_node};
 
 const DAY_S: i64 = 86_400;
@@ -89,5 +97,34 @@ fn a_clock_that_jumped_is_followed_for_five_minutes_at_most() {
         assert_eq!(ask(worker, "t", "GET", "auth/token/lookup-self", "").await.0, 200);
         clock.advance(60);
         assert_eq!(ask(worker, "t", "GET", "auth/token/lookup-self", "").await.0, 403);
+    });
+}
+
+#[test]
+fn what_nobody_waits_for_lands() {
+    on_a_node(async |worker, _| {
+        let barrier = &worker.app.barrier;
+        for key in [[1], [2], [1]] {
+            let facts = RefCell::new(Facts::of_server(barrier));
+            let mut write =
+                pin!(worker.write(&facts, |draft| draft.put(Table::Entries, &key, Columns::default(), &key)));
+            let begun = poll_fn(|context| Poll::Ready(write.as_mut().poll(context).is_pending())).await;
+            assert!(begun, "it waits for the log");
+        }
+        let under_way = || {
+            let pipeline = barrier.lock();
+            (pipeline.in_flight, pipeline.overlay.count(Table::Entries))
+        };
+        assert_eq!(under_way(), (3, 2));
+        let landed = async {
+            while under_way().0 > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), landed).await.expect("they land by themselves");
+        assert_eq!(under_way(), (0, 0), "nothing lies over the state any more");
+        for (key, rev) in [([1], 2), ([2], 1)] {
+            assert_eq!(worker.reader().row(Table::Entries, &key).unwrap().map(|row| row.rev), Some(rev));
+        }
     });
 }

@@ -231,7 +231,7 @@ async fn keep(worker: &Worker, node: Id, head: &SignedHead) -> Result<(), NotTak
     let barrier = &worker.app.barrier;
     let request = Id::random(barrier.entropy());
     let (kept, _) =
-        barrier.write(&worker.snapshots, request, &Vec::new, |draft| Ok(put(draft, node, incarnation, head))).await?;
+        barrier.write(&worker.desk, request, &Vec::new, |draft| Ok(put(draft, node, incarnation, head))).await?;
     kept
 }
 

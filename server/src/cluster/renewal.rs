@@ -86,7 +86,7 @@ pub async fn found(worker: &Worker) -> Result<(), Refusal> {
     let leaf = authority.issue(applicant.csr(), subject, now.seconds()).map_err(internal)?;
     let (request, intent) = intent(worker);
     app.barrier
-        .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
+        .write(&worker.desk, request, &|| intent.clone(), |draft| {
             if is_new && rows::draft_authority(draft)?.is_none() {
                 rows::put_authority(draft, &authority.to_row(keys.domain(), &keys.root, draft.entropy()))?;
             }
@@ -137,7 +137,7 @@ pub async fn issue(worker: &Worker, number: u64, csr: &[u8], said: &Renew) -> Re
     let (request, intent) = intent(worker);
     let (is_written, _) = app
         .barrier
-        .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
+        .write(&worker.desk, request, &|| intent.clone(), |draft| {
             // Two may ask as one member: the second one finds that the first was here.
             let row = rows::draft_node(draft, number)?;
             let next = |row: &NodeRow| row.incarnation_for(said.incarnation, said.start.as_deref(), &said.before);

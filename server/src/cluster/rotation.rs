@@ -81,7 +81,7 @@ pub async fn advance(worker: &Worker) -> Result<(), Refusal> {
         rows::put_authority(draft, &next)?;
         Ok(Some(Phase::of(&next)))
     };
-    let (phase, _) = barrier.write(&worker.snapshots, facts.request, &|| intent.clone(), done).await?;
+    let (phase, _) = barrier.write(&worker.desk, facts.request, &|| intent.clone(), done).await?;
     if let Some(phase) = phase {
         tracing::info!(phase = phase.name(), "the rotation of the node authority goes on");
     }

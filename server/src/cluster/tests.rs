@@ -149,7 +149,7 @@ fn a_removed_node_runs_for_as_long_as_its_word_is_needed() {
     let app = &one.0.app;
     boot::on_this_thread(app, async |worker| {
         let body = br#"{"removed":0}"#;
-        let put = app.barrier.write(&worker.snapshots, Id([9; 16]), &Vec::new, |draft| {
+        let put = app.barrier.write(&worker.desk, Id([9; 16]), &Vec::new, |draft| {
             draft.put(Table::Config, &gone, Columns::default(), body)
         });
         put.await.map(drop).map_err(boot::BootError::Start)

@@ -315,7 +315,7 @@ async fn note(worker: &Worker, number: u64, step: &Step<'_>) -> Result<(), Refus
         rows::remove_node(draft, number)
     };
     barrier
-        .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
+        .write(&worker.desk, request, &|| intent.clone(), |draft| {
             let Some(row) = rows::draft_node(draft, number)? else { return Ok(()) };
             match step {
                 Step::Forget(_) => take_away(draft, number).map(drop),
@@ -371,7 +371,7 @@ async fn forget_expired(worker: &Worker) -> Result<(), Refusal> {
     facts.object = Some("join token");
     let intent = facts.intent(barrier.entropy(), barrier.now());
     barrier
-        .write(&worker.snapshots, request, &|| intent.clone(), |draft| {
+        .write(&worker.desk, request, &|| intent.clone(), |draft| {
             expired.iter().try_for_each(|key| draft.remove(Table::Config, key))
         })
         .await

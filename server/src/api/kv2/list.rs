@@ -46,7 +46,7 @@ pub(super) fn detailed(context: &Context<'_>, folder: &str) -> Result<Answer, Re
             let key = tree.key(&keys, &format!("{folder}{name}"));
             context.reader().row(Table::Secrets, &key).map_err(storage)?
         };
-        records.push(row.map(|row| decode(&open(&keys, Table::Secrets, row)?)).transpose()?);
+        records.push(row.map(|row| decode(&open(&keys, Table::Secrets, &row)?)).transpose()?);
     }
     let mut out = Vec::new();
     render::detailed_keys(&mut out, names.iter().map(String::as_str).zip(records.iter().map(Option::as_ref)));

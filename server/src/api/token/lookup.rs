@@ -55,7 +55,7 @@ pub(super) fn accessors(context: &Context<'_>) -> Result<Answer, Refusal> {
         let Some(last) = rows.last() else { break };
         after = Some(last.key.clone());
         for row in rows {
-            let token = token::decode(&open(&keys, Table::Tokens, row)?)?;
+            let token = token::decode(&open(&keys, Table::Tokens, &row)?)?;
             if !token.is_expired(now) && token.uses >= 0 {
                 accessors.push(token.accessor);
             }

@@ -174,7 +174,7 @@ async fn admit(worker: &Worker, source: IpAddr, presented: &Presented, facts: &F
     let intent = facts.intent(app.barrier.entropy(), now);
     let (outcome, _) = app
         .barrier
-        .write(&worker.snapshots, facts.request, &|| intent.clone(), |draft| {
+        .write(&worker.desk, facts.request, &|| intent.clone(), |draft| {
             // Of two nodes with the same token only the first finds its row.
             let Some(ticket) = rows::draft_token(draft, token)?.filter(|row| row.expires > draft.now()) else {
                 return Ok(Err(unknown_token()));

@@ -27,7 +27,7 @@ pub async fn finish(worker: &Worker, recovery: &Recovery) -> Result<bool, Refusa
         facts.object = Some("cluster");
         let intent = facts.intent(barrier.entropy(), barrier.now());
         barrier
-            .write(&worker.snapshots, facts.request, &|| intent.clone(), |draft| {
+            .write(&worker.desk, facts.request, &|| intent.clone(), |draft| {
                 for (number, row) in rows::draft_nodes(draft)? {
                     if number != app.cluster.number() {
                         seal::remove_node(draft, row.node)?;
