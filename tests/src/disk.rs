@@ -26,10 +26,17 @@ impl Disk {
     /// # Errors
     /// Why this machine does not let us have one.
     pub fn of_mib(mib: u64) -> Result<Self, String> {
-        let folder = suite::kept("disk");
+        Self::at(&suite::kept("disk"), mib)
+    }
+
+    /// A disk of `mib` MiB in place of a folder that is there.
+    ///
+    /// # Errors
+    /// Why this machine does not let us have one.
+    pub fn at(folder: &Path, mib: u64) -> Result<Self, String> {
         let mut why = String::new();
         for user in [true, false] {
-            match Self::hold(&folder, mib, user) {
+            match Self::hold(folder, mib, user) {
                 Ok(disk) => return Ok(disk),
                 Err(said) => why += &format!("{}: {said}; ", if user { "a user namespace" } else { "as root" }),
             }
