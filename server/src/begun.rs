@@ -47,12 +47,14 @@ impl Drop for UnderWay {
 
 #[cfg(test)]
 mod tests {
+    use tokio::runtime::{Builder, LocalOptions};
+
     use super::*;
 
     #[test]
     fn work_ends_though_nobody_waits_for_it() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        tokio::task::LocalSet::new().block_on(&runtime, async {
+        let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
             let (begun, done) = (Rc::new(Begun::default()), Rc::new(Cell::new(0)));
             for _ in 0..3 {
                 let done = Rc::clone(&done);

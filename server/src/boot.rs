@@ -17,6 +17,7 @@ use keyward_model::{Clock, Command, Entropy, Id, Secret, SecretBytes, Table};
 use keyward_raft::fs::OsFs;
 use keyward_raft::{Candidacy, Node, REMOVED, StartError, Timing};
 use keyward_storage::{Store, StoreError};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 
 use crate::app::{App, Applied, Failure, Worker};
@@ -270,7 +271,7 @@ impl Running {
         let node = self.app.barrier.node();
         node.retire();
         if node.leads() && !node.is_alone() {
-            let handing_over = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let handing_over = Builder::new_current_thread().enable_time().build();
             if let Ok(Err(error)) = handing_over.map(|runtime| runtime.block_on(node.hand_over(None))) {
                 tracing::warn!(error = %error, "nobody took over before this node stops");
             }
@@ -291,7 +292,7 @@ impl Running {
             }
         }
         self.app.seal();
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = Builder::new_current_thread().build();
         let stopped = runtime.and_then(|runtime| runtime.block_on(self.app.barrier.node().shutdown()));
         if let Err(error) = stopped {
             tracing::error!(error = %error, "the node did not stop cleanly; it recovers at the next start");
@@ -549,12 +550,12 @@ pub(crate) fn on_this_thread<T>(
     app: &Arc<App>,
     work: impl AsyncFnOnce(Worker) -> Result<T, BootError>,
 ) -> Result<T, BootError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .map_err(|source| BootError::File { path: "runtime".into(), source })?;
     let worker = Worker::new(Arc::clone(app))?;
-    tokio::task::LocalSet::new().block_on(&runtime, work(worker))
+    runtime.block_on(work(worker))
 }
 
 async fn note_start(worker: &Worker) {

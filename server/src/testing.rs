@@ -11,6 +11,7 @@ use keyward_raft::fs::OsFs;
 use keyward_raft::{Fresh, Node, Timing};
 use keyward_storage::Store;
 use serde_json::Value;
+use tokio::runtime::{Builder, LocalOptions};
 
 use crate::app::{App, Applied, Worker};
 use crate::authn::token::Sessions;
@@ -58,8 +59,8 @@ pub(crate) fn on_a_node(test: impl AsyncFnOnce(&Rc<Worker>, &ManualClock)) {
     let barrier = Arc::new(Barrier::new(node, clock.clone(), entropy, generations, keys));
     let app = Arc::new(App::new(barrier, cluster, sessions, config, store, outcomes, Arc::default()));
     let worker = Rc::new(Worker::new(Arc::clone(&app)).unwrap());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, async {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
         let dev = Dev { root_token: Some("root".into()) };
         let seal = NewSeal::KeyFile(Secret::new([7; 32]));
         boot::initialise(&worker, Id::ZERO, seal, None, Some(&dev)).await.unwrap();

@@ -95,7 +95,7 @@ impl Pipeline {
             self.overlay.put(table, key.clone(), now);
             (table, key)
         });
-        Cargo { rows: rows.collect(), blobs, came: Came(seen) }
+        Cargo { rows: rows.collect(), blobs, came: seen }
     }
 
     /// How the newest command under way ends, if there is one.
@@ -140,28 +140,15 @@ pub(super) async fn came_true(seen: Option<Seen>) -> bool {
 pub(super) struct Cargo {
     rows: Vec<(Table, Vec<u8>)>,
     blobs: Vec<u64>,
-    came: Came,
-}
-
-/// The end that tells how a command ended. Dropped without a word it tells that it did not come to pass.
-struct Came(Seen);
-
-impl Came {
-    fn tell(&self, done: bool) {
-        self.0.set(done).ok();
-    }
-}
-
-impl Drop for Came {
-    fn drop(&mut self) {
-        self.tell(false); // no news after the first
-    }
+    came: Seen,
 }
 
 /// A command on its way. WHY: who waits for it may hang up, and what lies over the state must neither outlive the command
 /// nor be outlived by it; so if this is dropped, a task of its own waits in its place.
 pub(super) struct UnderWay(Option<Flight>);
 
+/// A command and what it holds. Dropped before it has landed, with its thread, it counts as lost: what comes next is decided
+/// on the database, and anew if this lands all the same.
 struct Flight {
     barrier: Arc<Barrier>,
     ticket: Submission,
@@ -176,10 +163,8 @@ impl UnderWay {
     /// Returns when the command has landed.
     pub(super) async fn land(mut self) -> Result<Outcome, SubmitError> {
         let Some(flight) = &mut self.0 else { return Err(SubmitError::Unknown) };
-        let outcome = (&mut flight.ticket).await;
-        if let Some(flight) = self.0.take() {
-            flight.end(&outcome);
-        }
+        let outcome = flight.land().await;
+        self.0 = None;
         outcome
     }
 }
@@ -187,17 +172,22 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(mut flight) = self.0.take() {
-            drop(tokio::task::spawn_local(async move {
-                let outcome = (&mut flight.ticket).await;
-                flight.end(&outcome);
-            }));
+            drop(tokio::task::spawn_local(async move { flight.land().await }));
         }
     }
 }
 
 impl Flight {
-    fn end(self, outcome: &Result<Outcome, SubmitError>) {
-        let done = matches!(outcome, Ok(Outcome::Done));
+    async fn land(&mut self) -> Result<Outcome, SubmitError> {
+        let outcome = (&mut self.ticket).await;
+        self.end(matches!(outcome, Ok(Outcome::Done)));
+        outcome
+    }
+
+    fn end(&self, done: bool) {
+        if self.cargo.came.initialized() {
+            return;
+        }
         let mut pipeline = self.barrier.lock();
         pipeline.landed(&self.cargo);
         pipeline.stale |= !done;
@@ -206,9 +196,15 @@ impl Flight {
             pipeline.forget();
         }
         drop(pipeline);
+        self.cargo.came.set(done).ok(); // nobody else sets it
         if drained {
             self.barrier.drained.notify_waiters();
         }
-        self.cargo.came.tell(done);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.end(false);
     }
 }

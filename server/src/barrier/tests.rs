@@ -3,13 +3,15 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use keyward_model::{Table, Timestamp};
 use serde_json::json;
+use tokio::runtime::{Builder, LocalOptions};
 
-use super::Columns;
+use super::{Barrier, Columns};
 use crate::app::Worker;
 use crate::jobs::reaper;
 use crate::record::Facts;
@@ -100,6 +102,37 @@ fn a_clock_that_jumped_is_followed_for_five_minutes_at_most() {
     });
 }
 
+/// Commands under way, and rows of [`Table::Entries`] that they touch.
+fn under_way(barrier: &Barrier) -> (usize, usize) {
+    let pipeline = barrier.lock();
+    (pipeline.in_flight, pipeline.overlay.count(Table::Entries))
+}
+
+#[test]
+fn a_command_is_lost_with_its_thread_and_holds_up_nobody() {
+    on_a_node(async |worker, _| {
+        let barrier = &worker.app.barrier;
+        let app = Arc::clone(&worker.app);
+        let thread = std::thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+            let worker = Worker::new(app).unwrap();
+            let facts = RefCell::new(Facts::of_server(&worker.app.barrier));
+            runtime.block_on(async {
+                let mut write =
+                    pin!(worker.write(&facts, |draft| draft.put(Table::Entries, &[1], Columns::default(), &[1])));
+                poll_fn(|context| Poll::Ready(write.as_mut().poll(context).is_pending())).await
+            })
+        });
+        assert!(thread.join().unwrap(), "it was under way");
+        assert_eq!(under_way(barrier), (0, 0));
+        let facts = RefCell::new(Facts::of_server(barrier));
+        worker.write(&facts, |draft| draft.put(Table::Entries, &[2], Columns::default(), &[2])).await.unwrap();
+        for key in [[1], [2]] {
+            assert_eq!(worker.reader().row(Table::Entries, &key).unwrap().map(|row| row.rev), Some(1));
+        }
+    });
+}
+
 #[test]
 fn what_nobody_waits_for_lands() {
     on_a_node(async |worker, _| {
@@ -111,18 +144,14 @@ fn what_nobody_waits_for_lands() {
             let begun = poll_fn(|context| Poll::Ready(write.as_mut().poll(context).is_pending())).await;
             assert!(begun, "it waits for the log");
         }
-        let under_way = || {
-            let pipeline = barrier.lock();
-            (pipeline.in_flight, pipeline.overlay.count(Table::Entries))
-        };
-        assert_eq!(under_way(), (3, 2));
+        assert_eq!(under_way(barrier), (3, 2));
         let landed = async {
-            while under_way().0 > 0 {
+            while under_way(barrier).0 > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         tokio::time::timeout(Duration::from_secs(20), landed).await.expect("they land by themselves");
-        assert_eq!(under_way(), (0, 0), "nothing lies over the state any more");
+        assert_eq!(under_way(barrier), (0, 0), "nothing lies over the state any more");
         for (key, rev) in [([1], 2), ([2], 1)] {
             assert_eq!(worker.reader().row(Table::Entries, &key).unwrap().map(|row| row.rev), Some(rev));
         }

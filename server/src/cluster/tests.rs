@@ -15,7 +15,6 @@ use super::renewal;
 use super::tls::{Lane, Trust};
 use super::token::JoinToken;
 use super::wire::{Renew, Why};
-use crate::app::Worker;
 use crate::barrier::Columns;
 use crate::boot::{self, Running, tests::ask};
 use crate::clock::{OsEntropy, SystemClock};
@@ -543,13 +542,11 @@ fn a_node_that_was_removed_and_leads_lets_another_lead_and_ends() {
     let app = &one.0.app;
     assert!(app.barrier.node().leads());
     // As when the row of a member goes and its leader dies, and this one leads next: only another leader can let it go.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let written = tokio::task::LocalSet::new().block_on(&runtime, async {
-        let worker = Worker::new(Arc::clone(app)).unwrap();
+    let written = boot::on_this_thread(app, async |worker| {
         let facts = std::cell::RefCell::new(Facts::of_server(&app.barrier));
-        worker.write(&facts, |draft| super::rows::remove_node(draft, app.cluster.number())).await
+        Ok(worker.write(&facts, |draft| super::rows::remove_node(draft, app.cluster.number())).await)
     });
-    assert!(written.unwrap().0);
+    assert!(written.unwrap().unwrap().0);
     let leads = |other: &(Running, String)| other.0.app.barrier.node().leads();
     until("another one leads", || others.iter().any(leads));
     until("it hears that it was removed", || *one.0.failure().borrow());
