@@ -65,6 +65,8 @@ const HEAD_BYTES_MAX: usize = 4096;
 /// Time for its way to the leader and back.
 const HEAD_WAIT: Duration = Duration::from_secs(5);
 
+/// The caller's token.
+const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 /// The caller's address, as the node that was asked saw it.
 pub(crate) const CLIENT: HeaderName = HeaderName::from_static("x-keyward-client");
 /// The id that the node which was asked gave the request.
@@ -407,6 +409,15 @@ fn rewritten(line: &Line, request: &Request) -> Option<HttpRequest<Full<Bytes>>>
     headers.remove(header::HOST);
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::EXPECT);
+    // WHY: what is not marked stays in the link's table of header fields, and so in memory, on both sides.
+    for secret in [TOKEN, header::AUTHORIZATION] {
+        if let Some(value) = headers.get_mut(secret)
+            && let Ok(mut own) = HeaderValue::from_bytes(value.as_bytes())
+        {
+            own.set_sensitive(true);
+            *value = own;
+        }
+    }
     headers.insert(CLIENT, HeaderValue::from_str(&request.source.to_string()).ok()?);
     headers.insert(REQUEST, HeaderValue::from_str(&request.id.to_uuid()).ok()?);
     let path = line.uri.path_and_query().map_or("/", |path| path.as_str());

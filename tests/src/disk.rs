@@ -34,6 +34,8 @@ impl Disk {
     /// # Errors
     /// Why this machine does not let us have one.
     pub fn at(folder: &Path, mib: u64) -> Result<Self, String> {
+        // As the other namespace finds it: no link in it leads elsewhere.
+        let folder = &folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
         let mut why = String::new();
         for user in [true, false] {
             match Self::hold(folder, mib, user) {

@@ -112,23 +112,26 @@ fn under_way(barrier: &Barrier) -> (usize, usize) {
 fn a_command_is_lost_with_its_thread_and_holds_up_nobody() {
     on_a_node(async |worker, _| {
         let barrier = &worker.app.barrier;
-        let app = Arc::clone(&worker.app);
-        let thread = std::thread::spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
-            let worker = Worker::new(app).unwrap();
-            let facts = RefCell::new(Facts::of_server(&worker.app.barrier));
-            runtime.block_on(async {
-                let mut write =
-                    pin!(worker.write(&facts, |draft| draft.put(Table::Entries, &[1], Columns::default(), &[1])));
-                poll_fn(|context| Poll::Ready(write.as_mut().poll(context).is_pending())).await
-            })
-        });
-        assert!(thread.join().unwrap(), "it was under way");
-        assert_eq!(under_way(barrier), (0, 0));
-        let facts = RefCell::new(Facts::of_server(barrier));
-        worker.write(&facts, |draft| draft.put(Table::Entries, &[2], Columns::default(), &[2])).await.unwrap();
-        for key in [[1], [2]] {
-            assert_eq!(worker.reader().row(Table::Entries, &key).unwrap().map(|row| row.rev), Some(1));
+        // Again and again: what comes next may be decided before the lost one lands, or after.
+        for rev in 1..=20 {
+            let app = Arc::clone(&worker.app);
+            let thread = std::thread::spawn(move || {
+                let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+                let worker = Worker::new(app).unwrap();
+                let facts = RefCell::new(Facts::of_server(&worker.app.barrier));
+                runtime.block_on(async {
+                    let mut write =
+                        pin!(worker.write(&facts, |draft| draft.put(Table::Entries, &[1], Columns::default(), &[1])));
+                    poll_fn(|context| Poll::Ready(write.as_mut().poll(context).is_pending())).await
+                })
+            });
+            assert!(thread.join().unwrap(), "it was under way");
+            assert_eq!(under_way(barrier), (0, 0));
+            let facts = RefCell::new(Facts::of_server(barrier));
+            worker.write(&facts, |draft| draft.put(Table::Entries, &[2], Columns::default(), &[2])).await.unwrap();
+            for key in [[1], [2]] {
+                assert_eq!(worker.reader().row(Table::Entries, &key).unwrap().map(|row| row.rev), Some(rev));
+            }
         }
     });
 }
