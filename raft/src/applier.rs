@@ -24,6 +24,7 @@ use crate::log::record::{decode_membership, encode_membership};
 use crate::observer::Observer;
 use crate::snapshot::SnapshotData;
 use crate::store::Purging;
+use crate::submit::Landed;
 use crate::transit::Transit;
 use crate::types::{LogId, SnapshotMeta, StoredMembership, Types, log_id};
 
@@ -424,7 +425,7 @@ struct Load {
     at: LogId,
     kind: Kind,
     commands: Vec<Command>,
-    waiters: Vec<Waiter>,
+    waiters: Vec<Waiter<Landed>>,
 }
 
 enum Kind {

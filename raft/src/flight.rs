@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use keyward_model::Command;
 
 use crate::arrivals::{Waiter, tell_all};
-use crate::submit::{Coalescer, SubmitError};
+use crate::submit::{Coalescer, Landed, SubmitError};
 
 /// What travels beside an entry's bytes on the node that proposed it. Clones share it; it is taken once.
 #[derive(Clone, Default)]
@@ -23,7 +23,7 @@ struct Inner {
 /// The commands of one batch and their waiters, at the same positions.
 pub(crate) struct Passengers {
     pub(crate) commands: Vec<Command>,
-    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) waiters: Vec<Waiter<Landed>>,
 }
 
 impl Flight {

@@ -420,7 +420,12 @@ impl Node {
     /// Waits until this node's state holds everything that was acknowledged before the call. A node alone has it at once;
     /// a leader makes sure that it still leads, a follower asks the leader: one question for all who wait.
     pub fn read_point(&self) -> ReadPoint {
-        if self.is_alone() { ReadPoint::reached() } else { self.reads.state() }
+        if self.is_alone() { ReadPoint::reached() } else { self.reads.state(None) }
+    }
+
+    /// As [`Node::read_point`]. The answer comes through `arrivals`, together with those of the same question.
+    pub fn read_point_for(&self, arrivals: &Arrivals) -> ReadPoint {
+        if self.is_alone() { ReadPoint::reached() } else { self.reads.state(Some(arrivals)) }
     }
 
     /// Stops cleanly: nothing new is taken, what is queued gets its outcome, state and log are made durable. On a full disk

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::applier::Standing;
+use crate::arrivals::{Arrivals, Waiter, tell_all};
 use crate::link::Board;
 use crate::link::frame::Kind;
 use crate::link::message::{Lane, decode_read_point};
@@ -78,16 +79,16 @@ pub(crate) struct Reads {
 
 #[derive(Default)]
 struct Queue {
-    waiting: Vec<Waiter>,
+    waiting: Vec<Asked>,
     stopped: bool,
 }
 
 /// Who waits.
-enum Waiter {
+enum Asked {
     /// For this node's state to be far enough.
-    State(oneshot::Sender<Result<(), ReadError>>),
+    State(Waiter<Result<(), ReadError>>),
     /// For the entry up to which another node's state must be.
-    Index(oneshot::Sender<Result<u64, ReadError>>),
+    Index(Waiter<Result<u64, ReadError>>),
 }
 
 impl Reads {
@@ -100,24 +101,24 @@ impl Reads {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for this node's state.
-    pub(crate) fn state(&self) -> ReadPoint {
-        let (sender, receiver) = oneshot::channel();
-        self.push(Waiter::State(sender));
+    /// Waits for this node's state. The answer comes through `arrivals`, if there are any.
+    pub(crate) fn state(&self, arrivals: Option<&Arrivals>) -> ReadPoint {
+        let (waiter, receiver) = Waiter::new(arrivals);
+        self.push(Asked::State(waiter));
         ReadPoint(State::Waiting(receiver))
     }
 
     /// Waits for the entry that another node's state must hold. It never comes from a third node: only a leader knows.
     pub(crate) fn index(&self) -> oneshot::Receiver<Result<u64, ReadError>> {
-        let (sender, receiver) = oneshot::channel();
-        self.push(Waiter::Index(sender));
+        let (waiter, receiver) = Waiter::new(None);
+        self.push(Asked::Index(waiter));
         receiver
     }
 
-    fn push(&self, waiter: Waiter) {
+    fn push(&self, asked: Asked) {
         let mut queue = self.queue();
         if !queue.stopped {
-            queue.waiting.push(waiter);
+            queue.waiting.push(asked);
         }
         drop(queue);
         self.wake.notify_one();
@@ -130,14 +131,9 @@ impl Reads {
         queue.waiting.clear();
     }
 
-    fn take(&self) -> Vec<Waiter> {
+    fn take(&self) -> Vec<Asked> {
         std::mem::take(&mut self.queue().waiting)
     }
-}
-
-/// Whoever waits no more is not told.
-fn tell<T>(waiter: oneshot::Sender<T>, answer: T) {
-    drop(waiter.send(answer).err());
 }
 
 /// What holds the rounds.
@@ -160,18 +156,18 @@ impl Rounds {
             }
             let until = Instant::now() + WAIT_MAX;
             let (mut here, mut there) = (Vec::new(), Vec::new());
-            for waiter in waiting {
-                match waiter {
-                    Waiter::State(sender) => here.push(sender),
-                    Waiter::Index(sender) => there.push(sender),
+            for asked in waiting {
+                match asked {
+                    Asked::State(waiter) => here.push(waiter),
+                    Asked::Index(waiter) => there.push(waiter),
                 }
             }
             // Who asked for others is told at once when this node does not lead.
             if !there.is_empty() && !self.roster.leads() {
-                there.drain(..).for_each(|sender| tell(sender, Err(ReadError::NoLeader)));
+                tell_all(there.drain(..).map(|waiter| (waiter, Err(ReadError::NoLeader))));
             }
             let index = timeout_at(until, self.index()).await.unwrap_or(Err(ReadError::NoLeader));
-            there.into_iter().for_each(|sender| tell(sender, index));
+            tell_all(there.into_iter().map(|waiter| (waiter, index)));
             let standing = Arc::clone(&self.standing);
             // The next round need not wait until this one's point is applied.
             tokio::spawn(async move {
@@ -179,7 +175,7 @@ impl Rounds {
                     Ok(index) => timeout_at(until, standing.reach(index)).await.map_err(|_| ReadError::Timeout),
                     Err(error) => Err(error),
                 };
-                here.into_iter().for_each(|sender| tell(sender, reached));
+                tell_all(here.into_iter().map(|waiter| (waiter, reached)));
             });
         }
     }

@@ -12,14 +12,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use keyward_model::Command;
 use keyward_model::command::encode_batch;
+use keyward_model::{Command, Outcome};
 use openraft::errors::ClientWriteError;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use crate::answer::Answer;
-use crate::arrivals::{Arrivals, Landed, Waiter, tell_all};
+use crate::arrivals::{Arrivals, Waiter, tell_all};
 use crate::flight::{Flight, Passengers};
 use crate::log::Log;
 use crate::log::record::BODY_BYTES_MAX;
@@ -76,6 +76,9 @@ pub enum SubmitError {
     Unknown,
 }
 
+/// What became of a command.
+pub(crate) type Landed = Result<Outcome, SubmitError>;
+
 /// A command that is on its way; awaiting it gives what became of it.
 #[derive(Debug)]
 #[must_use = "the outcome of a command is known only to who awaits it"]
@@ -102,7 +105,7 @@ pub(crate) struct Coalescer {
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<(Command, usize, Waiter)>,
+    waiting: VecDeque<(Command, usize, Waiter<Landed>)>,
     bytes: usize,
     /// Batches that are proposed and not applied.
     in_flight: usize,

@@ -1,6 +1,7 @@
-//! What one thread has for itself at the barrier: where it reads, and where outcomes of its commands arrive.
+//! What one thread has for itself at the barrier: where it reads, and where answers of Raft arrive.
 //!
-//! It reads in one transaction for all requests of an event-loop turn. Each look-up on its own would take and drop a lock on the database, two system calls that cost more than the look-up.
+//! It reads in one transaction for all requests of an event-loop turn. Each look-up on its own would take and drop a lock
+//! on the database, two system calls that cost more than the look-up.
 //! A transaction sees one state, so it is given up as soon as anything was applied since it began: whoever reads after a
 //! write was acknowledged sees that write, on every worker. At the end of the turn it ends in any case, so that it never
 //! holds back a checkpoint.
@@ -36,7 +37,7 @@ impl Desk {
         Self { snapshots, arrivals: OnceCell::new() }
     }
 
-    /// Where outcomes of this thread's commands arrive.
+    /// Where outcomes of this thread's commands, and its read points, arrive.
     pub fn arrivals(&self) -> &Arrivals {
         self.arrivals.get_or_init(|| {
             let (arrivals, dealer) = Arrivals::new();

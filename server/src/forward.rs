@@ -253,7 +253,7 @@ async fn reach(worker: &Worker, request: &Request) -> Result<Option<u64>, Refusa
     }
     let traffic = &worker.app.traffic;
     traffic.read_points.note();
-    let reached = node.read_point().await;
+    let reached = node.read_point_for(worker.desk.arrivals()).await;
     if reached.is_err() {
         traffic.read_points_missed.note();
     }

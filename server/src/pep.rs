@@ -192,7 +192,7 @@ async fn confirm(worker: &Worker, facts: &RefCell<Facts>) -> Result<(), Refusal>
         return Ok(());
     }
     let node = worker.app.barrier.node();
-    let leads_on = node.read_point().await.is_ok() && node.settled_term() == term;
+    let leads_on = node.read_point_for(worker.desk.arrivals()).await.is_ok() && node.settled_term() == term;
     if leads_on { Ok(()) } else { Err(Refusal::NotLeader) }
 }
 
