@@ -96,9 +96,15 @@ mod tests {
         let (waiters, waiting): (Vec<_>, Vec<_>) = (0..9).map(|n| Waiter::new(places[n % 3])).unzip();
         tell_all(waiters.into_iter().zip(0..));
         drop(arrivals);
-        dealer.run().await;
-        for (n, waiting) in waiting.into_iter().enumerate() {
-            assert_eq!(waiting.await, Ok(n));
+        let mut dealer = Some(dealer);
+        for (n, mut waiting) in waiting.into_iter().enumerate().rev() {
+            if n % 3 == 0
+                && let Some(dealer) = dealer.take()
+            {
+                assert!(waiting.try_recv().is_err(), "it arrives with the dealer");
+                dealer.run().await;
+            }
+            assert_eq!(waiting.try_recv(), Ok(n));
         }
     }
 }

@@ -65,8 +65,9 @@ const HEAD_BYTES_MAX: usize = 4096;
 /// Time for its way to the leader and back.
 const HEAD_WAIT: Duration = Duration::from_secs(5);
 
-/// The caller's token.
-const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
+/// Fields that hold a secret.
+const SECRETS: [HeaderName; 3] =
+    [HeaderName::from_static("x-vault-token"), header::AUTHORIZATION, HeaderName::from_static("x-vault-mfa")];
 /// The caller's address, as the node that was asked saw it.
 pub(crate) const CLIENT: HeaderName = HeaderName::from_static("x-keyward-client");
 /// The id that the node which was asked gave the request.
@@ -409,14 +410,12 @@ fn rewritten(line: &Line, request: &Request) -> Option<HttpRequest<Full<Bytes>>>
     headers.remove(header::HOST);
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::EXPECT);
-    // WHY: what is not marked stays in the link's table of header fields, and so in memory, on both sides.
-    for secret in [TOKEN, header::AUTHORIZATION] {
-        if let Some(value) = headers.get_mut(secret)
-            && let Ok(mut own) = HeaderValue::from_bytes(value.as_bytes())
-        {
-            own.set_sensitive(true);
-            *value = own;
-        }
+    // WHY: a link keeps a table of header fields, on both sides. Secrets stay out of it; and what is in it has memory of its
+    // own, or it would keep that of a secret beside it.
+    for (name, value) in &mut headers {
+        let mut own = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+        own.set_sensitive(SECRETS.contains(name));
+        *value = own;
     }
     headers.insert(CLIENT, HeaderValue::from_str(&request.source.to_string()).ok()?);
     headers.insert(REQUEST, HeaderValue::from_str(&request.id.to_uuid()).ok()?);
@@ -446,6 +445,24 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 mod tests {
     use super::*;
     use crate::testing::{on_a_node, request};
+
+    #[test]
+    fn secrets_stay_out_of_a_links_table() {
+        on_a_node(async |worker, _| {
+            let mut asked = request(worker, "root", "GET", "secret/data/s", "");
+            asked.headers.append("x-vault-token", HeaderValue::from_static("other"));
+            asked.headers.append("authorization", HeaderValue::from_static("Bearer root"));
+            asked.headers.append("user-agent", HeaderValue::from_static("agent"));
+            let line = Line { method: Method::GET, uri: Uri::from_static("/v1/secret/data/s") };
+            let forwarded = rewritten(&line, &asked).unwrap();
+            let marked = forwarded.headers().iter().filter(|(_, value)| value.is_sensitive());
+            let mut marked: Vec<_> = marked.map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+            marked.sort_unstable();
+            let expected = [("authorization", "Bearer root"), ("x-vault-token", "other"), ("x-vault-token", "root")];
+            assert_eq!(marked, expected);
+            assert_eq!(forwarded.headers()["user-agent"], "agent");
+        });
+    }
 
     #[test]
     fn a_request_is_light() {
